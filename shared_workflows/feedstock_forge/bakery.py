@@ -1,0 +1,197 @@
+"""The bakery database: ``bakeries/<bakery>/bakery.yaml`` and one file a grant, as typed models."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from .findings import Finding, Refused, Who, rule
+from .meta import Event, GitHubUser, Text, Url
+from .models import Model, did_you_mean, invalid, validate
+from .quantities import Duration, Memory
+from .yaml_file import Document, read_yaml
+
+NO_DATABASE = rule("bakeries-missing", "Without the bakery database no label can be looked up.", who=Who.ORGANISATION)
+UNKNOWN = rule("bakery-unknown", "A run needs infrastructure that somebody operates.")
+UNKNOWN_LABEL = rule("label-unknown", "A bakery's workers listen only to the labels that it names.")
+UNKNOWN_TARGET = rule("target-unknown", "The dataset needs a place that the bakery can write.")
+
+_BAKERY_ID = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
+_REPOSITORY = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/[A-Za-z0-9._-]+", re.ASCII)
+
+
+def _label(value: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise invalid(f"`{value}` is not a label", "write lower-case letters and digits: `prod`")
+    return value
+
+
+def _repository(value: str) -> str:
+    if not _REPOSITORY.fullmatch(value):
+        raise invalid(f"`{value}` is not a repository", "write `owner/name`")
+    return value
+
+
+def _date(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise invalid(f"`{value}` is not a date", "write `2027-11-01`")
+    try:
+        return datetime.date.fromisoformat(value)
+    except ValueError:
+        raise invalid(f"`{value}` is not a date", "write `2027-11-01`") from None
+
+
+Label = Annotated[str, AfterValidator(_label)]
+Repository = Annotated[str, AfterValidator(_repository)]
+Date = Annotated[datetime.date, BeforeValidator(_date)]
+
+
+class Operator(Model):
+    """A person who may say yes or no for the bakery."""
+
+    github: GitHubUser
+
+
+class WorkPool(Model):
+    """The Prefect work pool whose workers are the bakery."""
+
+    name: Text
+    type: Text = Field(description="A Prefect worker type.", examples=["process", "kubernetes"])
+
+
+class Limits(Model):
+    """The most that one run may take."""
+
+    memory: Memory | None = None
+    cpu: float | None = Field(default=None, gt=0)
+    runtime: Duration | None = None
+
+
+class LabelSpec(Model):
+    """A label: who may use it, and how much of it."""
+
+    grants: Literal["open", "on-request", "closed"] = "on-request"
+    prune: Literal["required", "allowed"] = "allowed"
+    limits: Limits = Limits()
+
+
+class Target(Model):
+    """A place where the bakery may write datasets."""
+
+    url: Text = Field(description="A URL that fsspec and Icechunk understand; `~` and `$VARIABLE` only with file://.")
+    region: str | None = None
+    public_url: Url | None = None
+
+
+class Bakery(Model):
+    """All of a bakery.yaml."""
+
+    description: Text
+    operators: list[Operator] = Field(min_length=1)
+    work_pool: WorkPool
+    labels: dict[Label, LabelSpec] = Field(min_length=1)
+    targets: dict[str, Target] = Field(min_length=1)
+    engine: dict[str, Any] = Field(default_factory=dict)
+    closed: bool = Field(default=False, description="A closed bakery runs nothing.")
+
+
+class Grant(Model):
+    """A bakery's consent that one feedstock may use one of its labels."""
+
+    repository: Repository
+    repository_id: int = Field(gt=0, description="GitHub's id of the repository: names can be re-used, ids cannot.")
+    label: Label
+    recipes: list[Text] = Field(default=["*"], min_length=1)
+    events: list[Event] = Field(default=["release"], min_length=1)
+    limits: Limits = Limits()
+    expires: Date | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BakeryFile:
+    """A bakery as read, with the document for places."""
+
+    id: str
+    bakery: Bakery
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class GrantFile:
+    """A grant as read, with the document for places."""
+
+    grant: Grant
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Bakeries:
+    """The bakery database in a folder. Files are read when they are asked for, so a broken one harms only its own."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> Bakeries:
+        """The database in ``folder``. Raises :class:`Refused` if it is not there."""
+        if not folder.is_dir():
+            raise Refused(
+                NO_DATABASE.at(None, f"there is no bakery database at {folder}", "pass --bakeries FOLDER of a forge")
+            )
+        return cls(folder)
+
+    def ids(self) -> list[str]:
+        """The ids of all bakeries, sorted."""
+        return sorted(path.parent.name for path in self.folder.glob("*/bakery.yaml"))
+
+    def read(self, bakery_id: str) -> BakeryFile:
+        """Read one bakery. Raises :class:`Refused` if there is none of this id or its file is wrong."""
+        # Compared with the names that exist, never joined to the path unchecked: `..` and other cases stay outside.
+        if not _BAKERY_ID.fullmatch(bakery_id) or bakery_id not in self.ids():
+            raise Refused(UNKNOWN.at(None, f"there is no bakery `{bakery_id}`", did_you_mean(bakery_id, self.ids())))
+        document = read_yaml(self.folder / bakery_id / "bakery.yaml", within=self.folder)
+        return BakeryFile(bakery_id, validate(Bakery, document), document)
+
+    def grants(self, bakery_id: str) -> list[Path]:
+        """The grant files of a bakery, sorted."""
+        return sorted((self.folder / bakery_id / "grants").glob("*.yaml"))
+
+    def grants_for(self, bakery_id: str, feedstock: str) -> list[GrantFile]:
+        """The grants of a bakery to one feedstock: ``<feedstock>.yaml`` and ``<feedstock>.<label>.yaml``.
+
+        Raises :class:`Refused` if a file of that name is wrong.
+        """
+        found = []
+        for path in self.grants(bakery_id):
+            stem, _, _ = path.name.removesuffix(".yaml").partition(".")
+            if stem == feedstock:
+                document = read_yaml(path, within=self.folder)
+                found.append(GrantFile(validate(Grant, document), document))
+        return found
+
+
+def bundled() -> Path:
+    """The bakery database that came with the forge: its checkout's, or the copy inside the installed package."""
+    package = Path(__file__).parent
+    checkout = package.parents[1] / "bakeries"
+    return checkout if checkout.is_dir() else package / "bakeries"
+
+
+def default_folder() -> Path:
+    """Where commands look when not told: ``FEEDSTOCK_BAKERIES`` if it is set, else the bundled database."""
+    named = os.environ.get("FEEDSTOCK_BAKERIES")
+    return Path(named) if named else bundled()
+
+
+def unknown_label(bakery: BakeryFile, label: str, finding_place: Any = None) -> Finding:
+    """The finding for a label that the bakery does not name."""
+    return UNKNOWN_LABEL.at(
+        finding_place, f"{bakery.id} has no label `{label}`", did_you_mean(label, list(bakery.bakery.labels))
+    )

@@ -1,0 +1,101 @@
+"""The `feedstock` command: it parses arguments, calls the module of the same name and prints what comes back.
+
+Each command lives in a module of its own here and is imported only when it is used, so `feedstock lint` never pays
+for what `feedstock run` needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from .. import __version__
+from ..findings import Refused, rule, text
+
+INTERNAL = rule("internal-error", "This is a fault of Feedstock Forge, not of your files.")
+
+COMMANDS = {
+    "run": "Run a recipe here, with no server at hand.",
+    "plan": "Turn an event into plan.json: what would be registered.",
+    "register": "Register a plan's recipes in Prefect and start their runs.",
+    "watch": "Follow flow runs until they end.",
+    "bakery": "Show bakeries and serve one.",
+}
+
+EXIT_REFUSED = 1
+EXIT_PARTLY = 3
+EXIT_INTERRUPTED = 130
+
+
+class _Lazy(click.Group):
+    """A group that knows its commands by name and one line, and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from ..models import did_you_mean
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"there is no command `{args[0]}`; {did_you_mean(args[0], list(COMMANDS))}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="feedstock")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def feedstock(debug: bool) -> None:
+    """Make datasets from recipes: check a feedstock, run it here, register it at a bakery."""
+    if debug:
+        os.environ["FEEDSTOCK_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line: every refusal is printed once, here, and a traceback only with ``--debug``."""
+    try:
+        status: Any = feedstock.main(arguments, prog_name="feedstock", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped by you", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Refused as refused:
+        for finding in refused.findings:
+            click.echo(text(finding), err=True)
+        _debug()
+        sys.exit(EXIT_REFUSED)
+    except BrokenPipeError:
+        # The reader left (`| head`): nothing is wrong, and there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        _debug()
+        fix = "run it again as `feedstock --debug …` and open an issue with what it prints"
+        click.echo(text(INTERNAL.at(None, f"{type(error).__name__}: {error}", fix)), err=True)
+        sys.exit(EXIT_REFUSED)
+
+
+def _debug() -> None:
+    if os.environ.get("FEEDSTOCK_DEBUG"):
+        raise  # noqa: PLE0704 - called while an exception is handled

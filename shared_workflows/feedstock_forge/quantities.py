@@ -1,0 +1,56 @@
+"""Amounts with a unit, as people write them: ``8 GiB``, ``2`` cores, ``30 min``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from .models import invalid
+
+_MEMORY = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_TIME = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+
+
+def _amount(value: Any, units: dict[str, int], example: str) -> int:
+    match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[2] not in units:
+        raise invalid(f"`{value}` is not an amount", f"write a number and one of {', '.join(units)}, such as `{example}`")
+    amount = round(float(match[1]) * units[match[2]])
+    if amount <= 0:
+        raise invalid(f"`{value}` is nothing", f"write more than zero, such as `{example}`")
+    return amount
+
+
+def _format(amount: int, units: dict[str, int]) -> str:
+    unit, factor = max(((unit, size) for unit, size in units.items() if amount % size == 0), key=lambda pair: pair[1])
+    return f"{amount // factor} {unit}"
+
+
+def format_memory(amount: int) -> str:
+    """Bytes for people, in the largest binary unit that divides them: ``8 GiB``."""
+    return _format(amount, {unit: size for unit, size in _MEMORY.items() if "i" in unit or unit == "B"})
+
+
+def format_duration(seconds: int) -> str:
+    """Seconds for people, in the largest unit that divides them: ``30 min``."""
+    return _format(seconds, _TIME)
+
+
+Memory = Annotated[
+    int,
+    BeforeValidator(lambda value: _amount(value, _MEMORY, "8 GiB")),
+    PlainSerializer(format_memory, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(B|[KMGT]i?B)\s*$", "examples": ["8 GiB"]}),
+]
+"""Memory in bytes; written as ``8 GiB``."""
+
+Duration = Annotated[
+    int,
+    BeforeValidator(lambda value: _amount(value, _TIME, "30 min")),
+    PlainSerializer(format_duration, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(s|min|h|d)\s*$", "examples": ["30 min"]}),
+]
+"""A span of time in seconds; written as ``30 min``."""
