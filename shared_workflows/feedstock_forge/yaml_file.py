@@ -229,7 +229,7 @@ class _Builder:
             document.values[loc] = self._span(event, event)
             return value
         if isinstance(event, yaml.ScalarEvent):
-            plain = event.implicit[0] and event.style is None
+            plain = event.implicit[0] and not event.style  # libyaml says "" where PyYAML says None
             value = _resolve(event.value) if plain else event.value
             if plain:
                 document.raw[loc] = event.value

@@ -98,4 +98,4 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _debug() -> None:
     if os.environ.get("FEEDSTOCK_DEBUG"):
-        raise  # noqa: PLE0704 - called while an exception is handled
+        raise

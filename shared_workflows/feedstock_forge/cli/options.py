@@ -1,0 +1,49 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .. import bakery, trigger
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+folder_option = click.option(
+    "-C", "--feedstock", "folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path(),
+    help="The feedstock's folder. [default: this one]",
+)  # fmt: skip
+
+bakeries_option = click.option(
+    "--bakeries", "bakeries_folder", type=click.Path(path_type=Path, file_okay=False),
+    help="The bakery database. [default: $FEEDSTOCK_BAKERIES, else the one that came with the forge]",
+)  # fmt: skip
+
+
+def event_options(function: F) -> F:
+    """``--event-name`` and ``--event``: which event to act on, outside GitHub Actions."""
+    function = click.option(
+        "--event", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="The event's JSON payload. [default: $GITHUB_EVENT_PATH]",
+    )(function)  # fmt: skip
+    return click.option("--event-name", help="The event's name, such as `release`. [default: $GITHUB_EVENT_NAME]")(
+        function
+    )
+
+
+def read_trigger(name: str | None, event: Path | None, folder: Path | None) -> trigger.Trigger | trigger.Nothing:
+    """The trigger that the options and GitHub's environment describe. Raises ``UsageError`` for half of a pair."""
+    if bool(name) != bool(event):
+        raise click.UsageError("--event-name and --event belong together")
+    if name and event:
+        return trigger.read(name, event, os.environ, folder)
+    return trigger.from_environment(os.environ, folder)
+
+
+def read_bakeries(folder: Path | None) -> bakery.Bakeries:
+    """The bakery database that the option, the environment or the forge itself names."""
+    return bakery.Bakeries.at(folder or bakery.default_folder())

@@ -1,0 +1,78 @@
+"""`feedstock register`."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+
+import click
+
+from .. import plan, register, report, trigger
+from ..findings import text
+from ..prefect import PATIENCE, Prefect
+from . import EXIT_PARTLY, EXIT_REFUSED
+from .options import bakeries_option, event_options, folder_option, read_bakeries, read_trigger
+
+
+@click.command("register")
+@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False), default=Path("plan.json"))
+@folder_option
+@event_options
+@bakeries_option
+@click.option("--dry-run", is_flag=True, help="Say what would be done; read from Prefect, write nothing.")
+@click.option(
+    "--patience", type=click.FloatRange(min=0), default=PATIENCE, show_default=True,
+    help="Seconds to try again while Prefect is busy or away.",
+)  # fmt: skip
+def command(
+    plan_file: Path,
+    folder: Path,
+    event_name: str | None,
+    event: Path | None,
+    bakeries_folder: Path | None,
+    dry_run: bool,
+    patience: float,
+) -> int:
+    """Register a plan's recipes in Prefect and start their runs.
+
+    Reads PLAN as data and imports nothing of the feedstock's. Which repository and commit act is the job's own word
+    (or the event's, outside GitHub Actions), never the plan's; which labels are allowed is the bakeries'. Doing it
+    twice changes nothing; doing it again after an interruption completes it.
+
+    Exit status: 0 done or nothing to do, 1 refused, 3 registered in part.
+    """
+    planned = plan.read(plan_file)
+    found = read_trigger(event_name, event, folder)
+    if isinstance(found, trigger.Nothing):
+        click.echo(f"nothing to register: {found.because}")
+        report.summarise(report.nothing(found.because), os.environ)
+        return 0
+    if isinstance(planned, trigger.Nothing):
+        plan.refuse_nothing(planned, found, plan_file)
+    plan.refuse_other(planned, found, plan_file)
+    decided = register.decisions(
+        found, planned, read_bakeries(bakeries_folder), datetime.datetime.now(datetime.UTC).date()
+    )
+    for decision in decided:
+        for finding in decision.findings:
+            click.echo(text(finding), err=True)
+    wanted = register.deployments(found, planned, decided)
+    outcome = register.Outcome()
+    if wanted:
+        with Prefect.from_environment(os.environ, patience=patience, say=_say) as client:
+            outcome = register.register(client, wanted, say=_say, dry_run=dry_run)
+            report.summarise(
+                report.registered(found, planned, decided, wanted, outcome, client.ui, dry_run), os.environ
+            )
+    else:
+        report.summarise(report.registered(found, planned, decided, wanted, outcome, "", dry_run), os.environ)
+    click.echo(report.registered_line(outcome, decided, found, dry_run))
+    refused = [decision for decision in decided if decision.findings]
+    if refused:
+        return EXIT_PARTLY if wanted else EXIT_REFUSED
+    return 0
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,215 @@
+"""The plan: what a trigger would register, as data, before anything trusted has acted on it.
+
+The planning job imports recipe code and therefore holds no secret; the registering job holds the key and reads this
+file as the word of a stranger. What the plan says of identity is compared with the truth, never believed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from pydantic import Field, ValidationError
+
+from . import __version__, meta, recipes
+from .findings import Place, Refused, Who, rule
+from .meta import EntryPoint, Event, FeedstockId, LabelRequest, RecipeId, Store, Version
+from .models import Model
+from .trigger import Mode, Nothing, Trigger
+from .yaml_file import read_text
+
+SECRET = rule(
+    "plan-secret-in-reach",
+    "Planning runs the recipe's code, which could send away whatever it finds.",
+    who=Who.ORGANISATION,
+)
+OTHER_ID = rule(
+    "meta-id-other-repository", "The id names the flow and the dataset, so it must be the repository's own."
+)
+UNREADABLE = rule("plan-unreadable", "What the plan says is registered in somebody's name, so it must be exact.")
+OTHER_TRIGGER = rule("plan-other-trigger", "A plan of another commit or event describes recipes that nobody released.")
+
+SECRETS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+MAX_PLAN = 16 << 20  # bytes: ten thousand recipes with a description each
+
+
+class PlannedRecipe(Model):
+    """One recipe, as planning found it."""
+
+    id: RecipeId
+    description: str = Field(default="", max_length=200)
+
+
+class Request(Model):
+    """One label that the feedstock asks for, and the line of meta.yaml that asks."""
+
+    bakery: str
+    label: str
+    on: list[Event]
+    target: str
+    memory: int | None = None
+    """Bytes."""
+    cpu: float | None = None
+    line: int | None = None
+
+
+class Plan(Model):
+    """All of a plan.json."""
+
+    format: Literal[1] = 1
+    forge: str = __version__
+    repository: str
+    commit: str
+    event: Event
+    mode: Mode
+    version: str
+    feedstock: FeedstockId
+    dataset_version: Version
+    title: str = Field(max_length=500)
+    dict_object: EntryPoint | None = None
+    """Set where the recipes are the entries of one dict: they share a deployment."""
+    recipes: list[PlannedRecipe] = Field(min_length=1, max_length=recipes.MAX_RECIPES)
+    stores: dict[RecipeId, Store] = Field(default_factory=dict)
+    """The stores of recipes that do not write Icechunk."""
+    bakeries: list[Request]
+
+
+class NoPlan(Model):
+    """A plan.json that says why there is nothing to do."""
+
+    format: Literal[1] = 1
+    forge: str = __version__
+    nothing: str
+
+
+def refuse_secrets(environment: Mapping[str, str]) -> None:
+    """Raise :class:`Refused` if a secret of Prefect's is in the environment in which recipe code will run."""
+    if found := [name for name in SECRETS if environment.get(name)]:
+        raise Refused(
+            SECRET.at(
+                None,
+                f"{' and '.join(found)} is set where recipe code runs",
+                "remove it from this job or shell; only `feedstock register` needs it",
+            )
+        )
+
+
+def make(trigger: Trigger, folder: Path) -> Plan:
+    """Plan a trigger for the checkout in ``folder``; imports the recipes in a process of their own.
+
+    Raises :class:`Refused` with the findings of ``meta.yaml`` and of the recipes.
+    """
+    file = meta.read(folder, repository=trigger.repository)
+    declared = file.meta
+    if declared.id != trigger.feedstock:
+        raise Refused(
+            OTHER_ID.at(
+                file.document.place(("id",)),
+                f"the id is `{declared.id}`, the repository {trigger.repository}",
+                f"write `id: {trigger.feedstock}`",
+            )
+        )
+    found = recipes.inspect(folder, file)
+    chosen = [(recipe_id, text) for recipe_id, text in found.recipes if trigger.recipe in (None, recipe_id)]
+    if not chosen:
+        recipes.refuse_unknown(str(trigger.recipe), [recipe_id for recipe_id, _ in found.recipes], file)
+    stores: dict[str, Store]
+    if isinstance(declared.recipes, meta.RecipeDict):
+        dict_object = declared.recipes.dict_object
+        stores = {recipe_id: declared.recipes.store for recipe_id, _ in chosen}
+    else:
+        dict_object = None
+        stores = {item.id: item.store for item in declared.recipes}
+    return Plan(
+        repository=trigger.repository,
+        commit=trigger.commit,
+        event=trigger.event,
+        mode=trigger.mode,
+        version=trigger.version,
+        feedstock=declared.id,
+        dataset_version=declared.version,
+        title=declared.title[:500],
+        dict_object=dict_object,
+        recipes=[PlannedRecipe(id=recipe_id, description=text) for recipe_id, text in chosen],
+        stores={recipe_id: store for recipe_id, store in stores.items() if store != "icechunk"},
+        bakeries=[
+            _request(wish, file.document.place(("bakeries", index, "label")).line)
+            for index, wish in enumerate(declared.bakeries)
+        ],
+    )
+
+
+def _request(wish: LabelRequest, line: int | None) -> Request:
+    return Request(
+        bakery=wish.id,
+        label=wish.label,
+        on=wish.on,
+        target=wish.target,
+        memory=wish.resources.memory,
+        cpu=wish.resources.cpu,
+        line=line,
+    )
+
+
+def write(plan: Plan | Nothing, path: Path) -> None:
+    """Write a plan whole or not at all."""
+    model = NoPlan(nothing=plan.because) if isinstance(plan, Nothing) else plan
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(model.model_dump_json(indent=2, exclude_defaults=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read(path: Path) -> Plan | Nothing:
+    """Read a plan as the word of a stranger. Raises :class:`Refused` if it is not exactly one."""
+    text = read_text(path, max_bytes=MAX_PLAN)
+    try:
+        data = json.loads(text)
+        if isinstance(data, dict) and "nothing" in data:
+            return Nothing(NoPlan.model_validate(data).nothing)
+        plan = Plan.model_validate(data)
+    except (ValueError, RecursionError) as error:
+        what = str(error)
+        if isinstance(error, ValidationError):
+            detail = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in detail["loc"])
+            what = f"{where}: {detail['msg']}"
+        raise Refused(
+            UNREADABLE.at(Place(str(path)), f"not a plan: {what}", "make it again with `feedstock plan`")
+        ) from None
+    ids = [recipe.id.lower() for recipe in plan.recipes]
+    if len(set(ids)) != len(ids):
+        raise Refused(
+            UNREADABLE.at(Place(str(path)), "a recipe id stands twice", "make it again with `feedstock plan`")
+        )
+    return plan
+
+
+def refuse_nothing(plan: Nothing, trigger: Trigger, path: Path) -> NoReturn:
+    """Raise :class:`Refused`: the plan says there is nothing to do, and the event says there is."""
+    message = f"the plan says nothing is to be done ({plan.because}), but a {trigger.event} of {trigger.version} is"
+    raise Refused(OTHER_TRIGGER.at(Place(str(path)), message, "plan this very event again, then register"))
+
+
+def refuse_other(plan: Plan, trigger: Trigger, path: Path) -> None:
+    """Raise :class:`Refused` where a plan claims another identity than the job's own."""
+    claims = {
+        "repository": (plan.repository, trigger.repository),
+        "commit": (plan.commit, trigger.commit),
+        "event": (plan.event, trigger.event),
+        "mode": (plan.mode, trigger.mode),
+        "version": (plan.version, trigger.version),
+        "feedstock": (plan.feedstock, trigger.feedstock),
+    }
+    wrong = [f"{name} {claimed!r} (is {true!r})" for name, (claimed, true) in claims.items() if claimed != true]
+    if trigger.recipe and [recipe.id for recipe in plan.recipes] != [trigger.recipe]:
+        wrong.append(f"other recipes than `{trigger.recipe}`, which was asked for")
+    if wrong:
+        raise Refused(
+            OTHER_TRIGGER.at(
+                Place(str(path)),
+                f"the plan claims {', '.join(wrong)}",
+                "plan this very event again, then register",
+            )
+        )

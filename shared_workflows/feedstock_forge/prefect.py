@@ -1,0 +1,277 @@
+"""Prefect's API, spoken to in one place and over plain HTTP, so that registering never waits for Prefect to import.
+
+Every request made here can be repeated without harm: creating a flow or a deployment is an upsert by name, creating
+a run carries an idempotency key, and the rest reads. That is why all of them are retried alike.
+API: https://docs.prefect.io/v3/api-ref/rest-api
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import stamina
+
+from .findings import Refused, Who, rule
+
+NO_URL = rule("prefect-url-missing", "There is no telling which Prefect server to speak to.", who=Who.ORGANISATION)
+UNREACHABLE = rule("prefect-unreachable", "Nothing can be registered while Prefect does not answer.")
+UNAUTHORIZED = rule("prefect-unauthorized", "Prefect does not accept the credentials.", who=Who.ORGANISATION)
+UNEXPECTED = rule("prefect-refused", "Prefect answered with an error that trying again does not mend.")
+
+PATIENCE = 120.0
+"""Seconds of retrying one request before giving up."""
+FIRST_PATIENCE = 20.0
+"""The same while the server has not answered once: a mistyped URL should not take minutes to tell."""
+PAGE = 200
+"""Prefect's own limit of rows in an answer."""
+AT_ONCE = 100
+"""Runs created by one request."""
+
+stamina.instrumentation.set_on_retry_hooks([])  # what is retried is said by `say`, not logged a second time
+
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Busy(Exception):  # noqa: N818 - a state, not a fault
+    """Prefect asked to come back later."""
+
+    def __init__(self, status: int, after: float | None) -> None:
+        super().__init__(f"HTTP {status}")
+        self.after = after
+
+
+class Prefect:
+    """A client of one Prefect API: Cloud's by key, a server's by auth string or open."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        auth: str | None = None,
+        patience: float = PATIENCE,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.has_key, self.has_auth = bool(key), bool(auth)
+        self.patience = patience
+        self.say = say
+        self._answered = False
+        headers = {"accept": "application/json", "user-agent": "feedstock-forge"}
+        # As Prefect's own client decides: a key wins over an auth string.
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        elif auth:
+            headers["authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=10))
+
+    @classmethod
+    def from_environment(
+        cls,
+        environment: Mapping[str, str],
+        *,
+        patience: float = PATIENCE,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Prefect:
+        """The API that ``PREFECT_API_URL`` names, with ``PREFECT_API_KEY`` or ``PREFECT_API_AUTH_STRING``.
+
+        Raises :class:`Refused` if no usable URL is set.
+        """
+        url = environment.get("PREFECT_API_URL", "").strip()
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            said = f"PREFECT_API_URL is `{url}`, not a URL" if url else "PREFECT_API_URL is not set"
+            raise Refused(
+                NO_URL.at(
+                    None,
+                    said,
+                    "set it, such as `http://127.0.0.1:4200/api` or your Cloud workspace's API URL",
+                )
+            )
+        return cls(
+            url,
+            key=environment.get("PREFECT_API_KEY") or None,
+            auth=environment.get("PREFECT_API_AUTH_STRING") or None,
+            patience=patience,
+            say=say,
+        )
+
+    def __enter__(self) -> Prefect:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    @property
+    def ui(self) -> str:
+        """Where people look at this server: the API's URL without its ``/api``; Cloud has a page of its own."""
+        if "api.prefect.cloud" in self.url:
+            return self.url.replace("api.prefect.cloud/api/accounts/", "app.prefect.cloud/account/").replace(
+                "/workspaces/", "/workspace/"
+            )
+        return self.url.removesuffix("/api")
+
+    def request(self, method: str, path: str, body: Any = None, *, missing_ok: bool = False) -> Any:
+        """Send a request, with patience, and return the parsed answer; ``None`` for a 404 that is ``missing_ok``.
+
+        Raises :class:`Refused` with a ``prefect-*`` finding.
+        """
+        patience = self.patience if self._answered else min(self.patience, FIRST_PATIENCE)
+        try:
+            for attempt in stamina.retry_context(
+                on=_backoff, attempts=None, timeout=patience, wait_initial=0.2, wait_max=10.0, wait_jitter=0.5
+            ):
+                with attempt:
+                    if attempt.num > 1:
+                        self.say(f"Prefect is busy or away; try {attempt.num} of {method} {path}")
+                    response = self._http.request(method, path, json=body)
+                    self._answered = True
+                    if response.status_code in _RETRIED:
+                        raise Busy(response.status_code, _retry_after(response))
+        except Busy as error:
+            raise Refused(self._unreachable(f"still answers {error} after {patience:g} s of trying")) from None
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise Refused(self._unreachable(f"does not answer: {reason}")) from None
+        return self._read(response, method, path, missing_ok)
+
+    def _unreachable(self, what: str) -> Any:
+        return UNREACHABLE.at(
+            None,
+            f"{self.url} {what}",
+            "check PREFECT_API_URL and that the server runs, then run the same command again",
+        )
+
+    def _read(self, response: httpx.Response, method: str, path: str, missing_ok: bool) -> Any:
+        status = response.status_code
+        if status in (401, 403):
+            used = (
+                "PREFECT_API_KEY" if self.has_key else "PREFECT_API_AUTH_STRING" if self.has_auth else "no credentials"
+            )
+            fix = "set PREFECT_API_KEY (Cloud) or PREFECT_API_AUTH_STRING (a server with basic auth)"
+            if self.has_key and self.has_auth:
+                fix = "both are set and the key wins: unset PREFECT_API_KEY for a server with basic auth"
+            elif self.has_key or self.has_auth:
+                fix = f"renew {used}; it is wrong, expired or may not do this"
+            raise Refused(UNAUTHORIZED.at(None, f"{self.url} answered {status} to {used}", fix))
+        if status == 404 and missing_ok:
+            return None
+        if status >= 300:
+            raise Refused(
+                UNEXPECTED.at(
+                    None,
+                    f"{method} {path} answered {status}: {response.text[:300]}",
+                    "check that PREFECT_API_URL ends in `/api` and the server is Prefect 3.8 or newer",
+                )
+            )
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise Refused(
+                UNEXPECTED.at(None, f"{method} {path} answered something that is not JSON", "check PREFECT_API_URL")
+            ) from None
+
+    def pages(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Every row of a filter request, page by page."""
+        offset = 0
+        while True:
+            rows = self.request("POST", path, {**body, "limit": PAGE, "offset": offset})
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            offset += PAGE
+
+    def flows(self, names: Sequence[str]) -> dict[str, str]:
+        """The ids of the flows of these names that exist."""
+        rows = self.pages("/flows/filter", {"flows": {"name": {"any_": list(names)}}})
+        return {row["name"]: row["id"] for row in rows}
+
+    def deployments(self, flows: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The deployments of these names of these flows."""
+        return self.pages(
+            "/deployments/filter",
+            {"flows": {"name": {"any_": list(flows)}}, "deployments": {"name": {"any_": list(names)}}},
+        )
+
+    def runs(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The flow runs with these idempotency keys."""
+        for start in range(0, len(keys), PAGE):
+            some = list(keys[start : start + PAGE])
+            yield from self.pages("/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": some}}})
+
+    def runs_by_id(self, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The flow runs of these ids."""
+        for start in range(0, len(ids), PAGE):
+            yield from self.pages("/flow_runs/filter", {"flow_runs": {"id": {"any_": list(ids[start : start + PAGE])}}})
+
+    def last_logs(self, run: str, count: int = 8) -> list[str]:
+        """The last lines that a run logged, oldest first."""
+        body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_DESC", "limit": count}
+        return [row["message"] for row in reversed(self.request("POST", "/logs/filter", body))]
+
+    def work_pool(self, name: str) -> dict[str, Any] | None:
+        """A work pool, or ``None``."""
+        found: dict[str, Any] | None = self.request("GET", f"/work_pools/{name}", missing_ok=True)
+        return found
+
+    def work_queues(self, pool: str) -> dict[str, dict[str, Any]]:
+        """The queues of a pool by name."""
+        return {row["name"]: row for row in self.pages(f"/work_pools/{pool}/queues/filter", {})}
+
+    def create_work_pool(self, name: str, kind: str, description: str) -> None:
+        """Create a work pool; one that exists stays as it is."""
+        if self.work_pool(name) is None:
+            self.request("POST", "/work_pools/", {"name": name, "type": kind, "description": description})
+
+    def create_work_queue(self, pool: str, name: str) -> None:
+        """Create a queue in a pool; one that exists stays as it is."""
+        if name not in self.work_queues(pool):
+            self.request("POST", f"/work_pools/{pool}/queues", {"name": name})
+
+    def create_flow(self, name: str) -> str:
+        """Create a flow, or find it; returns its id."""
+        return str(self.request("POST", "/flows/", {"name": name})["id"])
+
+    def create_deployment(self, body: Mapping[str, Any]) -> str:
+        """Create or update a deployment by flow and name; returns its id."""
+        return str(self.request("POST", "/deployments/", dict(body))["id"])
+
+    def create_runs(self, deployment: str, runs: Sequence[Mapping[str, Any]]) -> None:
+        """Create runs of a deployment in bulk; a run whose idempotency key exists is not created again."""
+        path = f"/deployments/{deployment}/create_flow_run/bulk"
+        for start in range(0, len(runs), AT_ONCE):
+            self.request("POST", path, [dict(run) for run in runs[start : start + AT_ONCE]])
+
+
+def wait_until_healthy(url: str, seconds: float, *, poll: float = 0.25) -> bool:
+    """Whether a server's ``/health`` answers within so many seconds."""
+    end = time.monotonic() + seconds
+    with httpx.Client(timeout=2) as http:
+        while time.monotonic() < end:
+            try:
+                if http.get(f"{url.rstrip('/')}/health").is_success:
+                    return True
+            except httpx.TransportError:
+                pass
+            time.sleep(poll)
+    return False
+
+
+def _backoff(error: Exception) -> bool | float:
+    if isinstance(error, Busy):
+        return error.after if error.after is not None else True
+    return isinstance(error, httpx.TransportError)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds of a Retry-After header, at most a minute; RFC 9110 allows a date too, which Prefect does not send."""
+    value = response.headers.get("retry-after", "")
+    return min(float(value), 60.0) if value.isdigit() else None

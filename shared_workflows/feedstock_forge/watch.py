@@ -1,0 +1,117 @@
+"""Following flow runs until they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .findings import Finding, Refused, Who, rule
+from .prefect import Prefect
+
+NO_RUNS = rule("watch-no-runs", "There is nothing to follow.")
+TIMEOUT = rule("watch-timeout", "The runs go on; only the watching ended.", who=Who.MAINTAINER)
+FAILED = rule("run-failed", "The dataset stays as it was before the run.", who=Who.MAINTAINER)
+NOBODY = rule("run-not-picked-up", "A run waits until a worker of the bakery listens to its label.", who=Who.OPERATOR)
+
+POLL = 2.0
+"""Seconds between looks."""
+LONELY = 60.0
+"""Seconds after which a run that no worker has picked up is worth a word."""
+
+_ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A run as it was last seen."""
+
+    id: str
+    name: str
+    state: str
+    """Prefect's state type: ``SCHEDULED``, ``RUNNING``, ``COMPLETED``, …"""
+    label: str
+    """The state's name for people, such as ``Late``."""
+    message: str
+    seconds: float
+    target: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run will not change any more."""
+        return self.state in _ENDED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended well."""
+        return self.state == "COMPLETED"
+
+
+def watch(
+    look: Callable[[], list[Watched]],
+    *,
+    timeout: float,
+    say: Callable[[str], None],
+    poll: float = POLL,
+) -> list[Watched]:
+    """Look until every run has ended or ``timeout`` seconds have passed; says each change of state once.
+
+    Raises :class:`Refused` if there are no runs.
+    """
+    began = time.monotonic()
+    seen: dict[str, str] = {}
+    lonely: set[str] = set()
+    while True:
+        runs = look()
+        if not runs:
+            raise Refused(
+                NO_RUNS.at(None, "no such run is known to Prefect", "register first, and name the same event")
+            )
+        waited = time.monotonic() - began
+        for run in runs:
+            if seen.get(run.id) != run.label:
+                seen[run.id] = run.label
+                say(f"[{waited:4.0f} s] {run.name}: {run.label.lower()}")
+            if run.state in ("SCHEDULED", "PENDING") and waited > LONELY and run.id not in lonely:
+                lonely.add(run.id)
+                say(
+                    f"[{waited:4.0f} s] {run.name}: no worker has picked it up yet; `feedstock bakery serve` starts one"
+                )
+        if all(run.ended for run in runs) or waited >= timeout:
+            return runs
+        time.sleep(min(poll, max(timeout - waited, 0)))
+
+
+def findings(client: Prefect, runs: list[Watched], timeout: float) -> list[Finding]:
+    """What is wrong with runs that did not end well, with the last lines of their logs."""
+    found = []
+    for run in runs:
+        if run.succeeded:
+            continue
+        page = f"{client.ui}/runs/flow-run/{run.id}"
+        if run.ended:
+            said = "\n".join(f"    | {line}" for message in client.last_logs(run.id) for line in message.splitlines())
+            message = f"{run.name} {run.label.lower()}: {run.message or 'no reason given'}"
+            found.append(FAILED.at(None, f"{message}\n{said}" if said else message, f"see {page}"))
+        elif run.state in ("SCHEDULED", "PENDING"):
+            message = f"{run.name} was not picked up within {timeout:g} s"
+            found.append(NOBODY.at(None, message, "start a worker: `feedstock bakery serve BAKERY --label LABEL`"))
+        else:
+            message = f"{run.name} is still {run.label.lower()} after {timeout:g} s"
+            found.append(TIMEOUT.at(None, message, f"watch again, or see {page}"))
+    return found
+
+
+def watched(row: dict[str, Any]) -> Watched:
+    """A run from Prefect's answer."""
+    state = row.get("state") or {}
+    return Watched(
+        id=row["id"],
+        name=row["name"],
+        state=row.get("state_type") or "SCHEDULED",
+        label=row.get("state_name") or "Scheduled",
+        message=(state.get("message") or "").strip().split("\n")[0],
+        seconds=float(row.get("total_run_time") or 0),
+        target=str(row.get("parameters", {}).get("target", "")),
+    )
