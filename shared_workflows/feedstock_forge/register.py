@@ -92,6 +92,21 @@ def deployments(trigger: Trigger, plan: Plan, allowed: Iterable[Decision]) -> li
     ]
 
 
+def run_keys(trigger: Trigger, plan: Plan) -> list[str]:
+    """The idempotency keys of every run that a plan may have started, whatever was granted since."""
+    return [
+        _run_key(trigger, f"{request.bakery}.{request.label}", recipe.id)
+        for request in plan.bakeries
+        if trigger.event in request.on
+        for recipe in plan.recipes
+    ]
+
+
+def _run_key(trigger: Trigger, label: str, recipe: str) -> str:
+    parts = (str(trigger.repository_id), trigger.event, trigger.version, trigger.commit, label, recipe, trigger.attempt)
+    return "/".join(part for part in parts if part)
+
+
 def _deployments(trigger: Trigger, plan: Plan, decision: Decision) -> Iterator[Deployment]:
     runs = {recipe: _run(trigger, plan, decision, recipe) for recipe in decision.recipes}
     descriptions = {recipe.id: recipe.description for recipe in plan.recipes}
@@ -107,18 +122,9 @@ def _run(trigger: Trigger, plan: Plan, decision: Decision, recipe: str) -> Run:
     pruned = decision.allowed_label.prune == "required"
     target = decision.allowed_bakery.targets[decision.request.target].url
     store = plan.stores.get(recipe, "icechunk")
-    parts = [
-        str(trigger.repository_id),
-        trigger.event,
-        trigger.version,
-        trigger.commit,
-        decision.name,
-        recipe,
-        trigger.attempt,
-    ]
     return Run(
         recipe,
-        key="/".join(part for part in parts if part),
+        key=_run_key(trigger, decision.name, recipe),
         name=f"{recipe} {trigger.version[:12] if trigger.version == trigger.commit else trigger.version}",
         parameters={
             "recipe": recipe,

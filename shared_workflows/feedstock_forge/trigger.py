@@ -182,6 +182,27 @@ def read(
         ) from None
 
 
+def suppose(event: Event, folder: Path, environment: Mapping[str, str]) -> Trigger:
+    """The trigger that a merge or a release of the checkout in ``folder`` would be: for previews, never registered.
+
+    Raises :class:`Refused` if the checkout has no commit yet.
+    """
+    remote = _git(folder, "remote", "get-url", "origin")
+    path = re.search(r"([^/:]+/[^/]+?)(?:\.git)?/?\Z", remote or "")
+    named = environment.get("GITHUB_REPOSITORY") or (path[1] if path else f"local/{folder.resolve().name}")
+    commit = environment.get("GITHUB_SHA") or _resolve(folder, "HEAD")
+    return Trigger(
+        repository=named,
+        repository_id=int(environment.get("GITHUB_REPOSITORY_ID") or 0),
+        server=environment.get("GITHUB_SERVER_URL") or "https://github.com",
+        commit=commit,
+        event=event,
+        mode="complete" if event == "release" else "update",
+        version=commit,
+        actor=environment.get("GITHUB_ACTOR", ""),
+    )
+
+
 def decide(
     name: str, payload: Mapping[str, Any], environment: Mapping[str, str], folder: Path | None = None
 ) -> Trigger | Nothing:
@@ -290,19 +311,14 @@ def _trigger(
 
 def _resolve(folder: Path | None, ref: str) -> str:
     """The commit that a ref names in a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(folder or Path()),
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        "--end-of-options",
-        f"{ref}^{{commit}}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    commit = _git(folder or Path(), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    if not commit:
         raise Refused(
             NO_COMMIT.at(None, f"no commit is known for {ref}", "set GITHUB_SHA, or run this in a checkout that has it")
         )
-    return done.stdout.strip()
+    return commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    return None if done.returncode else done.stdout.strip()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from .. import plan, trigger
+from ..meta import Event
 from .options import event_options, folder_option, read_trigger
 
 
@@ -15,10 +16,14 @@ from .options import event_options, folder_option, read_trigger
 @folder_option
 @event_options
 @click.option(
+    "--as", "supposed", type=click.Choice(["merge", "release"]),
+    help="Preview: plan as if this checkout were merged or released.",
+)  # fmt: skip
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("plan.json"), show_default=True,
     help="Where to write the plan.",
 )  # fmt: skip
-def command(folder: Path, event_name: str | None, event: Path | None, output: Path) -> None:
+def command(folder: Path, event_name: str | None, event: Path | None, supposed: Event | None, output: Path) -> None:
     """Turn an event into plan.json: what would be registered.
 
     Imports the feedstock's recipes, so it refuses to run beside a secret of Prefect's. In GitHub Actions the event is
@@ -27,7 +32,9 @@ def command(folder: Path, event_name: str | None, event: Path | None, output: Pa
         feedstock plan --event-name release --event release.json
     """
     plan.refuse_secrets(os.environ)
-    found = read_trigger(event_name, event, folder)
+    if supposed and event_name:
+        raise click.UsageError("--as and --event-name exclude each other")
+    found = trigger.suppose(supposed, folder, os.environ) if supposed else read_trigger(event_name, event, folder)
     if isinstance(found, trigger.Nothing):
         plan.write(found, output)
         click.echo(f"nothing to register: {found.because}")

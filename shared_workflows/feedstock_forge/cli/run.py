@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from .. import datasets, meta, recipes
+from ..findings import text
+from ..meta import Meta, Store
 from .options import folder_option
 
 
@@ -22,25 +24,45 @@ from .options import folder_option
     help="Write all, or append what is new.",
 )  # fmt: skip
 @click.option("--target", help="The dataset's URL, or a folder to put it in. [default: datasets/]")
-def command(recipe: str | None, folder: Path, prune: bool, mode: str, target: str | None) -> None:
+@click.option("--all", "everything", is_flag=True, help="Run every recipe, one after the other.")
+@click.option("--at-most", type=click.IntRange(min=1), help="With --all: no more than the first so many.")
+def command(
+    recipe: str | None,
+    folder: Path,
+    prune: bool,
+    mode: str,
+    target: str | None,
+    everything: bool,
+    at_most: int | None,
+) -> None:
     """Run a recipe here, with no server at hand.
 
     RECIPE is its id in meta.yaml; a feedstock with one recipe needs no name. Try it on a few inputs first:
 
         feedstock run --prune
     """
+    if (everything and recipe) or (at_most and not everything):
+        raise click.UsageError("name a RECIPE, or pass --all (and --at-most)")
+    # The name of what is followed goes to stdout; progress, like everything that a person reads, to stderr.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "botocore", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     file = meta.read(folder)
     for hint in file.hints:
-        click.echo(f"{hint.place}: hint[{hint.id}] {hint.message}; {hint.fix}", err=True)
-    recipe_id, bake, store = recipes.recipe(folder, file, recipe)
-    if target is None or not target.rstrip("/").endswith((".icechunk", ".zarr")):
-        base = target or str(Path("datasets").resolve())
-        target = datasets.url(base, file.meta.id, file.meta.version, recipe_id, store, pruned=prune)
-    click.echo(f"{recipe_id}: {'pruned ' if prune else ''}{mode} run into {target}", err=True)
-    began = time.monotonic()
-    bake(target=target, mode=mode, prune=prune)
-    click.echo(f"{target}")
-    click.echo(f"done in {time.monotonic() - began:.1f} s", err=True)
+        click.echo(text(hint), err=True)
+    chosen = recipes.ids(folder, file)[:at_most] if everything else [recipe]
+    for name in chosen:
+        recipe_id, bake, store = recipes.recipe(folder, file, name)
+        url = _url(target, file.meta, recipe_id, store, prune)
+        click.echo(f"{recipe_id}: {'pruned ' if prune else ''}{mode} run into {url}", err=True)
+        began = time.monotonic()
+        bake(target=url, mode=mode, prune=prune)
+        click.echo(url)
+        click.echo(f"{recipe_id}: done in {time.monotonic() - began:.1f} s", err=True)
+
+
+def _url(target: str | None, declared: Meta, recipe: str, store: Store, prune: bool) -> str:
+    if target and target.rstrip("/").endswith((".icechunk", ".zarr")):
+        return target
+    base = target or str(Path("datasets").resolve())
+    return datasets.url(base, declared.id, declared.version, recipe, store, pruned=prune)

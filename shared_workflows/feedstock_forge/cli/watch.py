@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import uuid
 from pathlib import Path
@@ -13,14 +12,13 @@ from .. import plan, register, report, trigger, watch
 from ..findings import text
 from ..prefect import PATIENCE, Prefect
 from . import EXIT_REFUSED
-from .options import bakeries_option, event_options, folder_option, read_bakeries, read_trigger
+from .options import event_options, folder_option, read_trigger
 
 
 @click.command("watch")
 @click.argument("what", metavar="PLAN|RUN…", nargs=-1)
 @folder_option
 @event_options
-@bakeries_option
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -33,7 +31,6 @@ def command(
     folder: Path,
     event_name: str | None,
     event: Path | None,
-    bakeries_folder: Path | None,
     timeout: float,
 ) -> int:
     """Follow flow runs until they end: those of a registered PLAN, or RUNs by id.
@@ -44,25 +41,16 @@ def command(
     files = [Path(word) for word in what if not _is_id(word)] or ([] if ids else [Path("plan.json")])
     if len(files) > 1 or (files and ids):
         raise click.UsageError("name one plan, or run ids")
+    keys = _keys(files[0], read_trigger(event_name, event, folder)) if files else []
+    if files and not keys:
+        return 0
     with Prefect.from_environment(os.environ, patience=PATIENCE, say=_say) as client:
-        if files:
-            planned, found = plan.read(files[0]), read_trigger(event_name, event, folder)
-            if isinstance(planned, trigger.Nothing) or isinstance(found, trigger.Nothing):
-                nothing = planned if isinstance(planned, trigger.Nothing) else found
-                click.echo(f"nothing to watch: {nothing.because}")
-                return 0
-            today = datetime.datetime.now(datetime.UTC).date()
-            decided = register.decisions(found, planned, read_bakeries(bakeries_folder), today)
-            wanted = register.deployments(found, planned, decided)
-            keys = [run.key for deployment in wanted for run in deployment.runs]
-            if not keys:
-                click.echo("nothing to watch: no label was granted")
-                return 0
-            runs = watch.watch(lambda: [watch.watched(row) for row in client.runs(keys)], timeout=timeout, say=_say)
-        else:
-            runs = watch.watch(
-                lambda: [watch.watched(row) for row in client.runs_by_id(ids)], timeout=timeout, say=_say
-            )
+
+        def look() -> list[watch.Watched]:
+            rows = client.runs(keys) if keys else client.runs_by_id(ids)
+            return [watch.watched(row) for row in rows]
+
+        runs = watch.watch(look, timeout=timeout, say=_say)
         wrong = watch.findings(client, runs, timeout)
         report.summarise(report.ended(runs, wrong, client.ui), os.environ)
     for run in runs:
@@ -70,6 +58,21 @@ def command(
     for finding in wrong:
         click.echo(text(finding), err=True)
     return EXIT_REFUSED if wrong else 0
+
+
+def _keys(plan_file: Path, found: trigger.Trigger | trigger.Nothing) -> list[str]:
+    """The keys of the runs that a plan may have started; says why where there are none."""
+    planned = plan.read(plan_file)
+    if isinstance(found, trigger.Nothing):
+        click.echo(f"nothing to watch: {found.because}")
+        return []
+    if isinstance(planned, trigger.Nothing):
+        click.echo(f"nothing to watch: {planned.because}")
+        return []
+    keys = register.run_keys(found, planned)
+    if not keys:
+        click.echo(f"nothing to watch: meta.yaml asks for no label on {found.event}")
+    return keys
 
 
 def _is_id(word: str) -> bool:
