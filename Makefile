@@ -7,8 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
-NODE_VERSION := 22.20.0
-GO_VERSION := 1.26.0
+NODE_VERSION := 24.19.0
+GO_VERSION := 1.27.3
 ACTIONLINT_VERSION := v1.7.12
 
 TOOLS := .tools

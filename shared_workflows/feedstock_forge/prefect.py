@@ -31,7 +31,8 @@ FIRST_PATIENCE = 20.0
 PAGE = 200
 """Prefect's own limit of rows in an answer."""
 AT_ONCE = 100
-"""Runs created by one request."""
+"""Runs created by one request: Prefect's own limit."""
+_BULK_TRIES = 6
 
 stamina.instrumentation.set_on_retry_hooks([])  # what is retried is said by `say`, not logged a second time
 
@@ -245,10 +246,32 @@ class Prefect:
         return str(self.request("POST", "/deployments/", dict(body))["id"])
 
     def create_runs(self, deployment: str, runs: Sequence[Mapping[str, Any]]) -> None:
-        """Create runs of a deployment in bulk; a run whose idempotency key exists is not created again."""
+        """Create runs of a deployment in bulk; a run whose idempotency key exists is not created again.
+
+        Prefect answers for each run apart: the request may succeed and single runs fail, on a busy SQLite for one.
+        Those are sent again. Raises :class:`Refused` if some fail for good.
+        """
         path = f"/deployments/{deployment}/create_flow_run/bulk"
         for start in range(0, len(runs), AT_ONCE):
-            self.request("POST", path, [dict(run) for run in runs[start : start + AT_ONCE]])
+            left = list(runs[start : start + AT_ONCE])
+            for attempt in range(_BULK_TRIES):
+                if attempt:
+                    self.say(f"Prefect did not create {len(left)} of {min(AT_ONCE, len(runs))} runs; try {attempt + 1}")
+                    time.sleep(min(0.2 * 2**attempt, 10))
+                results = self.request("POST", path, [dict(run) for run in left])["results"]
+                failed = [(run, result) for run, result in zip(left, results, strict=True) if result["status"] != "CREATED"]
+                left = [run for run, _ in failed]
+                if not left:
+                    break
+            else:
+                names = ", ".join(str(run["name"]) for run in left[:5])
+                raise Refused(
+                    UNEXPECTED.at(
+                        None,
+                        f"Prefect did not create {len(left)} runs ({names}, …): {str(failed[0][1]['error'])[:300]}",
+                        "run the same command again: it goes on from there",
+                    )
+                )
 
 
 def wait_until_healthy(url: str, seconds: float, *, poll: float = 0.25) -> bool:

@@ -32,7 +32,8 @@ BAD_TAG = rule("event-tag-invalid", "The release tag becomes a version, a tag in
 MAX_PAYLOAD = 25 << 20  # bytes; GitHub caps webhook payloads at 25 MB
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_PULL_REQUEST = re.compile(r"\AMerge pull request #(\d+) |\(#(\d+)\)\s*(?:\n|\Z)")
+# The first line that GitHub writes for a merge commit, or for a squash.
+_PULL_REQUEST = re.compile(r"\AMerge pull request #(\d+) |\A[^\n]*\(#(\d+)\)[ \t]*(?:\n|\Z)")
 # git's own rules for a ref name (git-check-ref-format), less what has a meaning in shells, Markdown and URLs.
 _TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]|/(?=[A-Za-z0-9])){0,99}", re.ASCII)
 

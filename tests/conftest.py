@@ -1,0 +1,81 @@
+"""Fixtures that several files share. A real Prefect server is slow to start, so one serves all tests of a session.
+
+Tests that need it carry ``@pytest.mark.xdist_group("prefect")``: they run in one process, one after the other.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import feedstocks, prefect
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def feedstock(tmp_path: Path) -> feedstocks.Feedstock:
+    """A small feedstock with one recipe, in a git repository."""
+    return feedstocks.make(tmp_path / "server")
+
+
+@pytest.fixture(scope="session")
+def bakeries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled bakery database, its target moved into a folder beside it (see ``datasets``)."""
+    folder = tmp_path_factory.mktemp("forge") / "bakeries"
+    shutil.copytree(ROOT / "bakeries", folder)
+    described = folder / "local" / "bakery.yaml"
+    text = described.read_text(encoding="utf-8")
+    moved = text.replace("file://~/feedstock-datasets", (folder.parent / "datasets").as_uri())
+    assert moved != text
+    described.write_text(moved, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def datasets(bakeries: Path) -> Path:
+    """The folder in which the local bakery's datasets appear."""
+    return bakeries.parent / "datasets"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[prefect.Server]:
+    """A real Prefect server."""
+    with prefect.serve(tmp_path_factory.mktemp("prefect")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def worker(server: prefect.Server, bakeries: Path) -> Iterator[Path]:
+    """A real worker for the local bakery; its log."""
+    with prefect.work(server, bakeries) as log:
+        yield log
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run the `feedstock` command as a process with exactly the environment that a test names."""
+
+    def run(*arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None, code: int | None = 0):
+        done = subprocess.run(
+            [sys.executable, "-m", "feedstock_forge", *map(str, arguments)],
+            env=prefect.quiet(tmp_path / "home") | {"NO_COLOR": "1"} | (env or {}),
+            cwd=cwd or tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = f"{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in said, said
+        assert code is None or done.returncode == code, f"exit {done.returncode}: {said}"
+        return done
+
+    return run

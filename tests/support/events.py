@@ -1,0 +1,48 @@
+"""GitHub's own example payloads, changed only where a test is about it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_EXAMPLES = Path(__file__).parents[1] / "npm/node_modules/@octokit/webhooks-examples/api.github.com/index.json"
+
+
+@cache
+def examples() -> dict[str, list[dict[str, Any]]]:
+    """Every example payload by event name."""
+    return {entry["name"]: entry["examples"] for entry in json.loads(_EXAMPLES.read_text(encoding="utf-8"))}
+
+
+def release(tag: str, repository: str, *, repository_id: int = 4242, action: str = "published") -> dict[str, Any]:
+    """A release event as GitHub sends it, for a tag of a repository."""
+    payload = copy.deepcopy(next(item for item in examples()["release"] if item["action"] == "published"))
+    payload["action"] = action
+    payload["release"]["tag_name"] = tag
+    return _of(payload, repository, repository_id)
+
+
+def push(commit: str, repository: str, *, repository_id: int = 4242, message: str = "Update") -> dict[str, Any]:
+    """A push to the default branch as GitHub sends it."""
+    payload = copy.deepcopy(next(item for item in examples()["push"] if item["ref"] == "refs/heads/master"))
+    branch = payload["repository"]["default_branch"]
+    payload |= {"ref": f"refs/heads/{branch}", "after": commit}
+    payload["head_commit"] |= {"id": commit, "message": message, "modified": ["feedstock/recipe.py"]}
+    payload["commits"] = [payload["head_commit"]]
+    return _of(payload, repository, repository_id)
+
+
+def _of(payload: dict[str, Any], repository: str, repository_id: int) -> dict[str, Any]:
+    owner, name = repository.split("/")
+    payload["repository"] |= {"full_name": repository, "name": name, "id": repository_id}
+    payload["repository"]["owner"]["login"] = owner
+    return payload
+
+
+def write(payload: dict[str, Any], path: Path) -> Path:
+    """Write a payload where a job would find it."""
+    path.write_text(json.dumps(payload), encoding="utf-8")
+    return path
