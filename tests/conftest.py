@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from support import feedstocks, prefect
 
 ROOT = Path(__file__).parents[1]

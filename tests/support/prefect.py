@@ -76,18 +76,7 @@ def serve(home: Path, auth: str | None = None) -> Iterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     environment = quiet(home) | ({"PREFECT_SERVER_API_AUTH_STRING": auth} if auth else {})
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
     log = home / "server.log"
     with process(command, environment, log):
         assert wait_until_healthy(url, START_SECONDS), log.read_text(errors="replace")[-2000:]

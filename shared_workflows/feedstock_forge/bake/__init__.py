@@ -1,0 +1,82 @@
+"""What a recipe calls to bake its inputs into one dataset: an Icechunk repository or a Zarr v3 store.
+
+A recipe names its inputs and a few choices; :func:`bake` fetches, checks, writes and publishes. Nothing is published
+before every input has been checked and every chunk written, so a run that fails or is killed leaves the dataset as
+it was. The same call works on a laptop and inside a Prefect flow run, where its steps show as task runs.
+
+Importing this module stays cheap, because planning imports every recipe: xarray, Zarr and Icechunk load in the call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Mode = Literal["complete", "update"]
+
+PRUNED_INPUTS = 2
+"""How many inputs a pruned run takes: two, so that joining them is tried too."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a dataset comes from; written into its root attributes and its commits."""
+
+    feedstock: str
+    recipe: str
+    repository: str | None = None
+    commit: str | None = None
+    version: str | None = None
+    mode: str | None = None
+    run: str | None = None
+
+
+provenance: ContextVar[Provenance | None] = ContextVar("provenance", default=None)
+"""Set by whoever runs the recipe; nothing in the recipe needs to know it."""
+
+
+def bake(
+    inputs: Iterable[str],
+    target: str,
+    *,
+    concat_dim: str,
+    mode: str = "complete",
+    prune: bool = False,
+    chunks: Mapping[str, int] | None = None,
+    preprocess: Callable[[xr.Dataset], xr.Dataset] | None = None,
+) -> None:
+    """Bake ``inputs`` into the dataset at ``target``, joined along ``concat_dim`` in the order given.
+
+    ``inputs`` are URLs or paths of NetCDF files. ``target`` is a URL or path ending in ``.icechunk`` or ``.zarr``.
+    ``complete`` writes everything anew; ``update`` appends the inputs that the dataset does not hold yet, and is the
+    same as ``complete`` where there is no dataset. ``prune`` takes only the first :data:`PRUNED_INPUTS` inputs.
+    ``chunks`` gives the length of a chunk along some dimensions, in elements; other dimensions are not split, and
+    with no length for ``concat_dim`` chunks of about 16 MiB are made. ``preprocess`` gets each input as a decoded,
+    lazily loaded dataset and returns the one to write; it may run more than once for an input.
+
+    Values, packing, fill values, units and calendars are kept: what is written decodes to what was read. Attributes
+    that differ between inputs are left out, since they cannot be true of the whole.
+
+    Raises :class:`~feedstock_forge.findings.Refused` with everything found to be wrong; the published dataset is then
+    what it was before.
+    """
+    from .oven import run
+
+    run(
+        list(inputs),
+        target,
+        concat_dim=concat_dim,
+        mode=mode,
+        prune=prune,
+        chunks=dict(chunks or {}),
+        preprocess=preprocess,
+        provenance=provenance.get(),
+    )

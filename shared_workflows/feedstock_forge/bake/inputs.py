@@ -1,0 +1,393 @@
+"""An input as a dataset: opened, described, and held against the others before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from xarray.conventions import cf_encoder, encode_cf_variable, encode_dataset_coordinates
+
+from ..findings import Finding, Refused, rule
+from .fetch import TRUNCATED, shown
+
+NOT_NETCDF = rule("input-not-netcdf", "Providers answer a wrong URL or a missing login with a page instead of a file.")
+DAMAGED = rule("input-damaged", "A file that opens may still hold blocks that cannot be read.")
+NO_DIMENSION = rule("input-dimension-missing", "Inputs are joined along one dimension, which each must have.")
+VARIABLES = rule("input-variables-differ", "A variable that only some inputs hold would have holes in the dataset.")
+GRID = rule("input-grid-differs", "Values on different grids cannot stand in one array.")
+ENCODING = rule("input-encoding-differs", "One array has one type, packing, unit and calendar.")
+UNSORTED = rule("input-time-unsorted", "Readers select spans of time, which only works where it increases.")
+OVERLAPS = rule("input-time-overlaps", "A time that comes twice makes every selection and mean wrong.")
+PREPROCESS = rule("preprocess-fails", "What `preprocess` returns is what is written.")
+
+Preprocess = Callable[[xr.Dataset], xr.Dataset]
+Index = Mapping[str, slice]
+
+_PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_NETCDF3 = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
+
+# Neither user code nor netCDF's own library is safe in threads; h5py is.
+_preprocessing = threading.Lock()
+_netcdf_library = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable as it is stored: packed, with the attributes that say how to unpack it."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    attrs: dict[str, Any]
+    encoding: dict[str, Any]
+    """What xarray needs to pack decoded values in the same way."""
+    digest: str | None
+    """Of the stored values, if the inputs are not joined along any of its dimensions: then they must all agree."""
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the values count from a reference time."""
+        return " since " in str(self.encoding.get("units", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An input, or a dataset, without its data."""
+
+    name: str
+    length: int
+    variables: dict[str, Variable]
+    attrs: dict[str, Any]
+    coordinate: np.ndarray[Any, Any] | None
+    """The decoded coordinate of the dimension along which inputs are joined, if it has one."""
+
+
+class Opened:
+    """An input, or a published dataset: its stored values, and what they decode to after ``preprocess``."""
+
+    def __init__(
+        self, name: str, raw: xr.Dataset, preprocess: Preprocess | None = None, lazy: xr.Dataset | None = None
+    ) -> None:
+        self.name = name
+        self.raw = raw
+        self.decoded = _decode(raw if lazy is None else lazy)
+        self.untouched = {str(key): str(key) for key in raw.variables}
+        """Variables whose values ``preprocess`` left alone, and what they are called in the file."""
+        self.alone: AbstractContextManager[Any] = nullcontext()
+        """Held while the file is used."""
+        self._files = [raw] if lazy is None else [raw, lazy]
+        if preprocess is not None:
+            before = {_identity(variable): str(key) for key, variable in self.decoded.variables.items()}
+            self.decoded = _preprocessed(name, self.decoded, preprocess)
+            after = {str(key): _identity(variable) for key, variable in self.decoded.variables.items()}
+            self.untouched = {key: before[identity] for key, identity in after.items() if identity in before}
+
+    @classmethod
+    def file(cls, name: str, path: Path, preprocess: Preprocess | None) -> Opened:
+        """Open a NetCDF file. Raises :class:`Refused` if it is none, or if ``preprocess`` fails."""
+        with path.open("rb") as file:
+            head = file.read(512)
+        engine = "h5netcdf" if head.startswith(_HDF5) else "netcdf4"
+        alone = _netcdf_library if engine == "netcdf4" else nullcontext()
+        with alone:
+            try:
+                raw = xr.open_dataset(path, engine=engine, decode_cf=False, cache=False)
+            except Exception as error:  # each engine has its own ways to fail at a strange file
+                raise Refused(_not_netcdf(name, path, head, error)) from error
+            lazy = None
+            if preprocess is not None:
+                # What a thread holds at once of an input that goes through `preprocess`.
+                with dask.config.set({"array.chunk-size": "16MiB"}):
+                    lazy = xr.open_dataset(path, engine=engine, decode_cf=False, cache=False, chunks="auto")
+            with reading(name):
+                opened = cls(name, raw, preprocess, lazy)
+            opened.alone = alone
+            return opened
+
+    def describe(self, concat_dim: str) -> Description:
+        """Describe it; reads the coordinates and whatever else has no ``concat_dim``.
+
+        Raises :class:`Refused` if it cannot be read or has no ``concat_dim``.
+        """
+        if concat_dim not in self.decoded.sizes:
+            message = (
+                f"{shown(self.name)} has no dimension `{concat_dim}`; it has {', '.join(map(str, self.decoded.sizes))}"
+            )
+            fix = f'let `preprocess` return ds.expand_dims("{concat_dim}"), or correct concat_dim'
+            raise Refused(NO_DIMENSION.at(None, message, fix))
+        with self.alone, reading(self.name):
+            stored, attrs = self._stored()
+            variables = {
+                name: Variable(
+                    tuple(str(dim) for dim in self.decoded[name].dims),
+                    self.decoded[name].shape,
+                    variable.dtype,
+                    dict(variable.attrs),
+                    self._encoding(name, variable),
+                    None if concat_dim in variable.dims else _digest(self.values(name, {})),
+                )
+                for name, variable in stored.items()
+            }
+            coordinate = self.decoded[concat_dim].values if concat_dim in self.decoded.variables else None
+        return Description(self.name, self.decoded.sizes[concat_dim], variables, attrs, coordinate)
+
+    def values(self, name: str, index: Index, like: Variable | None = None) -> np.ndarray[Any, Any]:
+        """The stored values of one variable; ``like`` says how they are to be stored, if not as they are."""
+        with self.alone, reading(self.name):
+            return self._values(name, index, like)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self.alone:
+            for file in self._files:
+                file.close()
+
+    def __del__(self) -> None:
+        self.close()  # here, or xarray would without asking for the lock
+
+    def _values(self, name: str, index: Index, like: Variable | None) -> np.ndarray[Any, Any]:
+        source = self.untouched.get(name)
+        if source is not None and (like is None or not like.is_time or self._same_units(name, like)):
+            raw = self.raw.variables[source]
+            key = tuple(index.get(str(dim), slice(None)) for dim in self.decoded.variables[name].dims)
+            return np.asarray(raw[key].values)
+        variable = self.decoded.variables[name].isel(index, missing_dims="ignore")
+        encoding = like.encoding if like is not None else self._encoding(name, None)
+        return _encode(_loaded(variable), encoding)
+
+    def _same_units(self, name: str, like: Variable) -> bool:
+        encoding = self.decoded.variables[name].encoding
+        return all(encoding.get(key) == like.encoding.get(key) for key in ("units", "calendar"))
+
+    def _stored(self) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+        """Every variable as it would be stored, of no more than one element where it would have to be computed."""
+        if len(self.untouched) == len(self.decoded.variables) and self.raw.variables.keys() == self.untouched.keys():
+            return {str(name): variable for name, variable in self.raw.variables.items()}, dict(self.raw.attrs)
+        probe = self.decoded.isel({dim: slice(1) for dim in self.decoded.sizes}).compute(scheduler="synchronous")
+        variables, attrs = cf_encoder(*encode_dataset_coordinates(probe))
+        for name, source in self.untouched.items():
+            raw, variable = self.raw.variables[source], variables[name]
+            packing = [key for key in _PACKING if key != "units" or " since " in str(raw.attrs.get("units", ""))]
+            kept = {key: value for key, value in variable.attrs.items() if key not in packing}
+            kept |= {key: raw.attrs[key] for key in packing if key in raw.attrs}
+            variables[name] = xr.Variable(variable.dims, np.empty(variable.shape, raw.dtype), kept)
+        return {str(name): variable for name, variable in variables.items()}, dict(attrs)
+
+    def _encoding(self, name: str, stored: xr.Variable | None) -> dict[str, Any]:
+        decoded = self.decoded.variables[name].encoding
+        known = {**decoded, **({} if stored is None else {**stored.attrs, "dtype": stored.dtype})}
+        encoding = {key: known[key] for key in _PACKING if known.get(key) is not None}
+        # `units` of a quantity is an attribute like any other; only that of a time says how it is stored.
+        if " since " not in str(encoding.get("units", "")):
+            encoding.pop("units", None)
+            encoding.pop("calendar", None)
+        return {**encoding, "dtype": known.get("dtype", self.decoded.variables[name].dtype)}
+
+
+def compare(reference: Description, other: Description, concat_dim: str) -> Iterator[Finding]:
+    """Yield what keeps ``other`` from being joined to ``reference`` along ``concat_dim``."""
+    who, whom = shown(other.name), shown(reference.name)
+    missing = reference.variables.keys() - other.variables.keys()
+    added = other.variables.keys() - reference.variables.keys()
+    for names, how in ((missing, "lacks"), (added, "adds")):
+        if names:
+            listed = ", ".join(f"`{name}`" for name in sorted(names))
+            message = f"{who} {how} {listed}, compared with {whom}"
+            yield VARIABLES.at(None, message, "let `preprocess` drop or add it, or leave the input out")
+    for name in sorted(reference.variables.keys() & other.variables.keys()):
+        yield from _compare_variable(name, reference, other, concat_dim)
+
+
+def _compare_variable(name: str, reference: Description, other: Description, concat_dim: str) -> Iterator[Finding]:
+    ours, theirs = reference.variables[name], other.variables[name]
+    who, whom = shown(other.name), shown(reference.name)
+
+    def grid(variable: Variable) -> dict[str, int]:
+        return {dim: size for dim, size in zip(variable.dims, variable.shape, strict=True) if dim != concat_dim}
+
+    if ours.dims != theirs.dims or grid(ours) != grid(theirs):
+        message = f"`{name}` of {who} has {_shape(theirs)}, but {_shape(ours)} in {whom}"
+        yield GRID.at(None, message, "let `preprocess` bring it to one grid, or leave the input out")
+        return
+    differing = [
+        f"{key} {theirs.encoding.get(key)} instead of {ours.encoding.get(key)}"
+        for key in _PACKING
+        if not (key == "units" and ours.is_time and theirs.is_time)  # another reference time is converted exactly
+        and not _same(ours.encoding.get(key), theirs.encoding.get(key))
+    ]
+    if not ours.is_time and ours.attrs.get("units") != theirs.attrs.get("units"):
+        differing.append(f"units {theirs.attrs.get('units')} instead of {ours.attrs.get('units')}")
+    if ours.dtype != theirs.dtype:
+        differing.append(f"dtype {theirs.dtype} instead of {ours.dtype}")
+    if differing:
+        message = f"`{name}` of {who} has {', '.join(differing)} as in {whom}"
+        fix = f"let `preprocess` convert it: ds[{name!r}].encoding.clear() gives up the packing, astype() sets the type"
+        yield ENCODING.at(None, message, fix)
+    elif ours.digest != theirs.digest:
+        message = f"`{name}` of {who} holds other values than in {whom}"
+        yield GRID.at(None, message, f"let `preprocess` assign or drop `{name}`, or leave the input out")
+
+
+def in_order(descriptions: Sequence[Description], concat_dim: str) -> Iterator[Finding]:
+    """Yield where the coordinate of ``concat_dim`` does not increase, within an input or from one to the next."""
+    before: Description | None = None
+    for description in descriptions:
+        values = description.coordinate
+        if values is None or not len(values) or values.dtype.kind in "USb":
+            continue
+        steps = np.asarray(values[1:] > values[:-1], dtype=bool)
+        if not steps.all() or values[0] != values[0]:  # not equal to itself: missing
+            at = int(np.argmin(steps)) if len(steps) else 0
+            message = f"`{concat_dim}` of {shown(description.name)} does not increase after {_moment(values[at])}"
+            yield UNSORTED.at(None, message, f'let `preprocess` return ds.sortby("{concat_dim}") or drop repeats')
+            continue
+        if before is not None and before.coordinate is not None and not values[0] > before.coordinate[-1]:
+            message = (
+                f"{shown(description.name)} begins at {_moment(values[0])}, "
+                f"but {shown(before.name)} ends at {_moment(before.coordinate[-1])}"
+            )
+            yield OVERLAPS.at(None, message, "put INPUTS in order, or let `preprocess` cut off what comes twice")
+        before = description
+
+
+def encode_like(values: np.ndarray[Any, Any], like: Variable, name: str, source: str) -> np.ndarray[Any, Any]:
+    """Decoded values stored as ``like`` is. Raises :class:`Refused` if they would not decode to the same again."""
+    variable = xr.Variable(like.dims, values)
+    try:
+        stored = _encode(variable, like.encoding)
+        again = _decode(xr.Dataset({name: (like.dims, stored, {**like.attrs, **_units(like)})}))[name].values
+        exact = stored.dtype == like.dtype and bool(np.all(again == values))
+    except (ValueError, OverflowError):
+        exact = False
+    if not exact:
+        message = (
+            f"`{name}` of {shown(source)} cannot be written exactly as {like.dtype} {like.encoding.get('units', '')}"
+        )
+        fix = f"let `preprocess` set ds[{name!r}].encoding: the same units for all inputs, fine enough for each"
+        raise Refused(ENCODING.at(None, message, fix))
+    return stored
+
+
+def common_attrs(descriptions: Sequence[Description]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The attributes on which all agree: of the dataset, and of each variable. The packing always stays."""
+    first = descriptions[0]
+    variables = {
+        name: {
+            key: value
+            for key, value in variable.attrs.items()
+            if key in _PACKING or all(_same(value, other.variables[name].attrs.get(key)) for other in descriptions)
+        }
+        for name, variable in first.variables.items()
+    }
+    attrs = {
+        key: value
+        for key, value in first.attrs.items()
+        if all(_same(value, other.attrs.get(key)) for other in descriptions)
+    }
+    return attrs, variables
+
+
+class reading:  # noqa: N801 - reads as what happens in the block
+    """Turn a failure to read the named input into a refusal."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # h5py and netCDF4 raise OSError and RuntimeError for blocks they cannot read or decompress.
+        if isinstance(error, OSError | RuntimeError | KeyError) and not isinstance(error, NotImplementedError):
+            message = f"{shown(self.name)} cannot be read: {_first_line(error)}"
+            raise Refused(DAMAGED.at(None, message, "ask the provider to restore the file, or leave it out")) from error
+
+
+def _preprocessed(name: str, plain: xr.Dataset, preprocess: Preprocess) -> xr.Dataset:
+    with _preprocessing:
+        try:
+            dataset: Any = preprocess(plain)
+        except Refused:
+            raise
+        except Exception as error:
+            message = f"`preprocess` raises {type(error).__name__} on {shown(name)}: {error}"
+            raise Refused(PREPROCESS.at(None, message, "correct it in feedstock/recipe.py")) from error
+    if isinstance(dataset, xr.Dataset):
+        return dataset
+    message = f"`preprocess` returns {type(dataset).__name__} for {shown(name)}"
+    raise Refused(PREPROCESS.at(None, message, "let it return the xarray.Dataset to write"))
+
+
+def _not_netcdf(name: str, path: Path, head: bytes, error: Exception) -> Finding:
+    size = path.stat().st_size
+    restore = "ask the provider to restore the file, or leave it out"
+    if not size:
+        return TRUNCATED.at(None, f"{shown(name)} is empty", restore)
+    if head.startswith((_HDF5, *_NETCDF3)):
+        if "truncated" in str(error) or size < len(head):
+            return TRUNCATED.at(None, f"{shown(name)} is cut off after {size:,} bytes", restore)
+        return DAMAGED.at(None, f"{shown(name)} cannot be opened: {_first_line(error)}", restore)
+    begins = head.decode(errors="replace").lstrip().split("\n")[0].strip()[:60]
+    page = begins.startswith("<")
+    message = f"{shown(name)} is {'a page' if page else 'a file'} that begins with {begins!r}, not NetCDF"
+    fix = "open the URL in a browser: it may ask for a login or have moved" if page else "correct its URL in INPUTS"
+    return NOT_NETCDF.at(None, message, fix)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _decode(raw: xr.Dataset) -> xr.Dataset:
+    # A span of time ("days") stays a number and text stays characters: the arrays of the file, one to one.
+    return xr.decode_cf(raw.copy(), decode_timedelta=False, concat_characters=False)
+
+
+def _loaded(variable: xr.Variable) -> xr.Variable:
+    # In this thread: the threads of a bake are parallel enough.
+    return variable.compute(scheduler="synchronous") if variable.chunks is not None else variable
+
+
+def _encode(variable: xr.Variable, encoding: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(encode_cf_variable(xr.Variable(variable.dims, variable.data, {}, dict(encoding))).data)
+
+
+def _units(variable: Variable) -> dict[str, Any]:
+    return {key: variable.encoding[key] for key in ("units", "calendar") if key in variable.encoding}
+
+
+def _identity(variable: xr.Variable) -> tuple[str, str]:
+    """Equal for two variables only if they hold the same values and are to be packed in the same way."""
+    packing = repr([(key, variable.encoding.get(key)) for key in ("dtype", *_PACKING)])
+    # The name of a lazy array stands for the file and the computation. Coordinates with an index are not lazy.
+    return (str(variable.data.name) if variable.chunks is not None else _digest(np.asarray(variable.values))), packing
+
+
+def _digest(values: np.ndarray[Any, Any]) -> str:
+    array = values.astype(str) if values.dtype.kind in "OTSU" else values
+    return hashlib.sha256(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes()).hexdigest()
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    ours, theirs = np.asarray(one), np.asarray(other)
+    numbers = ours.dtype.kind == theirs.dtype.kind == "f"
+    return bool(np.array_equal(np.atleast_1d(ours), np.atleast_1d(theirs), equal_nan=numbers))
+
+
+def _shape(variable: Variable) -> str:
+    return f"({', '.join(f'{dim}: {size}' for dim, size in zip(variable.dims, variable.shape, strict=True))})"
+
+
+def _moment(value: Any) -> str:
+    return np.datetime_as_string(value, unit="s") if isinstance(value, np.datetime64) else str(value)

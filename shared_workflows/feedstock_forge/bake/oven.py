@@ -1,0 +1,494 @@
+"""The bake itself: fetch, check, write, publish."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice, product
+from pathlib import Path
+from typing import Any, cast
+
+import dask.array
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.abc.store import Store as ZarrStore
+
+from ..findings import Finding, Refused, refuse_errors, rule
+from ..models import did_you_mean
+from . import PRUNED_INPUTS, Provenance
+from .fetch import Fetcher, disk_full, shown
+from .inputs import Description, Opened, Preprocess, common_attrs, compare, encode_like, in_order
+from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
+from .stores import Store, claim
+
+NO_INPUTS = rule("inputs-empty", "There is nothing to bake.")
+REPEATED = rule("inputs-repeated", "An input that is named twice would come twice in the dataset.")
+CHANGED = rule("inputs-changed", "An update only appends: what is published stays as it was released.")
+MODE = rule("mode-unknown", "A run writes all, or appends what is new.")
+CHUNKS = rule("chunks-invalid", "A chunk is a number of elements along a dimension of the dataset.")
+SHRINKS = rule("prune-would-shrink", "A trial run must not replace a full dataset by its first few inputs.")
+TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag cannot move.")
+
+INPUTS_ATTR = "feedstock_inputs"
+PROVENANCE_ATTR = "feedstock_provenance"
+
+_CHUNK = 16 << 20
+_BOX = 32 << 20
+_MEMORY = 512 << 20
+_FETCHING = 4
+_OPEN = 64
+
+log = logging.getLogger("feedstock_forge.bake")
+
+
+def run(
+    inputs: list[str],
+    target: str,
+    *,
+    concat_dim: str,
+    mode: str,
+    prune: bool,
+    chunks: dict[str, int],
+    preprocess: Preprocess | None,
+    provenance: Provenance | None,
+) -> None:
+    """Do what :func:`feedstock_forge.bake.bake` says."""
+    refuse_errors(_check_arguments(inputs, mode, chunks))
+    started = time.monotonic()
+    with run_log(), _disk_errors(), claim(target) as store:
+        if mode == "complete" and not prune and provenance and _is_released(store, provenance):
+            return
+        published = _published(store)
+        first = 0
+        if published is not None:
+            first = _resume_at(published, inputs, target) if mode == "update" else 0
+            if mode == "complete" and prune:
+                _refuse_shrinking(published, target)
+        wanted = inputs[:PRUNED_INPUTS] if prune else inputs
+        if first >= len(wanted):
+            log.info("nothing new: %s holds all %s inputs", target, first)
+            return
+        base = published if first else None
+        with _cache() as folder:
+            stop = threading.Event()
+            fetcher = Fetcher(folder, stop)
+            try:
+                bake = _Bake(wanted[first:], concat_dim, preprocess, fetcher, stop)
+                bake.fetch()
+                step("check the inputs against each other", lambda: bake.check(base))
+                record = {
+                    INPUTS_ATTR: {"count": len(wanted), "sha256": _fingerprint(wanted), "pruned": prune},
+                    **({PROVENANCE_ATTR: _known(provenance)} if provenance else {}),
+                }
+                step("write the dataset", lambda: bake.write(store.begin(keep=bool(first)), base, chunks, record))
+                message, metadata = _commit(mode, provenance, wanted, first, prune)
+                tag = provenance.version if provenance and mode == "complete" and not prune else None
+                step("publish the dataset", lambda: store.publish(message, metadata, tag))
+            finally:
+                fetcher.close()
+        log.info("published %s: %s in %.1f s", target, message, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """The published dataset and what it says of itself."""
+
+    dataset: Opened
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A part of one variable that is written at once: whole chunks, ``index`` in elements of the dataset."""
+
+    variable: str
+    index: dict[str, slice]
+
+
+class _Bake:
+    """The inputs of one run, and what becomes of them."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        concat_dim: str,
+        preprocess: Preprocess | None,
+        fetcher: Fetcher,
+        stop: threading.Event,
+    ) -> None:
+        self.urls = urls
+        self.concat_dim = concat_dim
+        self.preprocess = preprocess
+        self.fetcher = fetcher
+        self.stop = stop
+        self.paths: list[Path] = []
+        self.descriptions: list[Description] = []
+        self.reference: Description
+        self.converted: dict[int, np.ndarray[Any, Any]] = {}
+        """The stored coordinate of the inputs that count from another reference time than the dataset."""
+        # Opening costs more than reading a small input, and neighbouring boxes share theirs.
+        self.kept_open = lru_cache(_OPEN)(self._open)
+        self.opening = threading.Lock()
+
+    def fetch(self) -> None:
+        """Fetch and describe every input. Raises :class:`Refused` with what is wrong with each."""
+
+        def one(numbered: tuple[int, str]) -> tuple[Path, Description]:
+            number, url = numbered
+
+            def fetch_and_open() -> tuple[Path, Description]:
+                path = self.fetcher.fetch(url)
+                opened = Opened.file(url, path, self.preprocess)
+                try:
+                    description = opened.describe(self.concat_dim)
+                finally:
+                    opened.close()
+                size = format_size(path.stat().st_size)
+                log.info("input %d of %d: %s from %s", number, len(self.urls), size, shown(url))
+                return path, description
+
+            return step(f"input {number} of {len(self.urls)}: {shown(url)}", fetch_and_open)
+
+        fetched = in_threads(one, enumerate(self.urls, 1), _FETCHING, self.stop)
+        self.paths = [path for path, _ in fetched]
+        self.descriptions = [description for _, description in fetched]
+
+    def check(self, base: _Published | None) -> None:
+        """Hold the inputs against each other, and against the dataset that they are appended to.
+
+        Raises :class:`Refused` with everything that keeps them from being joined.
+        """
+        described = [base.dataset.describe(self.concat_dim)] if base else []
+        described += self.descriptions
+        self.reference = described[0]
+        differing = (finding for other in described[1:] for finding in compare(self.reference, other, self.concat_dim))
+        refuse_errors(islice(differing, MOST_FINDINGS))
+        refuse_errors(islice(in_order(described, self.concat_dim), MOST_FINDINGS))
+        like = self.reference.variables.get(self.concat_dim)
+        for number, description in enumerate(self.descriptions):
+            if (
+                like is not None
+                and description.coordinate is not None
+                and _units_differ(description, like, self.concat_dim)
+            ):
+                self.converted[number] = encode_like(description.coordinate, like, self.concat_dim, description.name)
+
+    def write(self, store: ZarrStore, base: _Published | None, chunks: dict[str, int], record: dict[str, Any]) -> None:
+        """Write every chunk into ``store``: a new dataset, or what follows ``base``."""
+        start = self.reference.length if base else 0
+        stops = np.cumsum([start, *(description.length for description in self.descriptions)]).tolist()
+        attrs, variable_attrs = common_attrs([self.reference, *self.descriptions] if base else self.descriptions)
+        if base:
+            arrays = self._extend(store, stops[-1], {**attrs, **record}, variable_attrs)
+        else:
+            arrays = self._lay_out(store, stops[-1], chunks, {**attrs, **record}, variable_attrs)
+        boxes = list(self._boxes(arrays, start, stops[-1]))
+        total = sum(array.nbytes // max(array.shape[self._axis(name)], 1) for name, array in arrays.items())
+        log.info("writing %s in %d parts", format_size(total * (stops[-1] - start)), len(boxes))
+        written = _Progress(len(boxes))
+
+        def one(box: _Box) -> None:
+            values = self._gather(box, stops)
+            if self.stop.is_set():
+                raise Stopped
+            array = arrays[box.variable]
+            array[tuple(box.index[dim] for dim in self.reference.variables[box.variable].dims)] = values
+            written.add(values.nbytes)
+
+        in_threads(one, boxes, _threads(boxes, arrays), self.stop)
+        self.kept_open.cache_clear()
+
+    def opened(self, number: int) -> Opened:
+        """The input of this number, opened once for all threads as long as it is in use."""
+        with self.opening:
+            return self.kept_open(number)
+
+    def _open(self, number: int) -> Opened:
+        return Opened.file(self.urls[number], self.paths[number], self.preprocess)
+
+    def _axis(self, name: str) -> int:
+        dims = self.reference.variables[name].dims
+        return dims.index(self.concat_dim)
+
+    def _joined(self) -> list[str]:
+        return [name for name, variable in self.reference.variables.items() if variable.digest is None]
+
+    def _lay_out(
+        self,
+        store: ZarrStore,
+        length: int,
+        chunks: dict[str, int],
+        attrs: dict[str, Any],
+        variable_attrs: dict[str, dict[str, Any]],
+    ) -> dict[str, zarr.Array[Any]]:
+        """Create every array, with the values of those that are the same in all inputs."""
+        sizes = {
+            dim: size
+            for variable in self.reference.variables.values()
+            for dim, size in zip(variable.dims, variable.shape, strict=True)
+        } | {self.concat_dim: length}
+        unknown = sorted(set(chunks) - set(sizes))
+        refuse_errors(
+            CHUNKS.at(None, f"chunks names `{name}`, which is no dimension", did_you_mean(name, sorted(sizes)))
+            for name in unknown
+        )
+        opened = self.opened(0)
+        variables, encoding = {}, {}
+        for name, variable in self.reference.variables.items():
+            shape = tuple(sizes[dim] for dim in variable.dims)
+            if variable.digest is None:
+                # Stands for the shape and type only: nothing of it is ever computed.
+                data: Any = dask.array.zeros(shape, dtype=variable.dtype, chunks=-1)
+                encoding[name] = {"chunks": self._chunk_shape(variable, shape, chunks)}
+            else:
+                data = opened.values(name, {})
+            # Or xarray would give every array of floats a fill value.
+            no_fill = {} if "_FillValue" in variable_attrs[name] else {"_FillValue": None}
+            variables[name] = xr.Variable(variable.dims, data, variable_attrs[name], no_fill)
+        # Without indexes, or xarray would compute the coordinates to make them.
+        coords = xr.Coordinates({name: variable for name, variable in variables.items() if name in sizes}, indexes={})
+        data_vars = {name: variable for name, variable in variables.items() if name not in sizes}
+        dataset = xr.Dataset(data_vars, coords, attrs)
+        dataset.to_zarr(cast(Any, store), mode="w", zarr_format=3, consolidated=False, compute=False, encoding=encoding)
+        group = zarr.open_group(store, mode="r+")
+        return {name: cast("zarr.Array[Any]", group[name]) for name in self._joined()}
+
+    def _extend(
+        self, store: ZarrStore, length: int, attrs: dict[str, Any], variable_attrs: dict[str, dict[str, Any]]
+    ) -> dict[str, zarr.Array[Any]]:
+        """Lengthen the arrays of a published dataset, and drop the attributes that are no longer true."""
+        group = zarr.open_group(store, mode="r+")
+        arrays = {}
+        for name in self._joined():
+            array = cast("zarr.Array[Any]", group[name])
+            shape = list(array.shape)
+            shape[self._axis(name)] = length
+            array.resize(tuple(shape))
+            # `_FillValue` is stored in a form of its own; what is kept is what is there.
+            array.attrs.put({key: value for key, value in array.attrs.items() if key in variable_attrs[name]})
+            arrays[name] = array
+        group.attrs.put({**{key: value for key, value in group.attrs.items() if key in attrs}, **_own(attrs)})
+        return arrays
+
+    def _chunk_shape(self, variable: Any, shape: tuple[int, ...], chunks: dict[str, int]) -> tuple[int, ...]:
+        lengths = {
+            dim: max(1, min(chunks.get(dim, size), size)) for dim, size in zip(variable.dims, shape, strict=True)
+        }
+        if variable.dims == (self.concat_dim,):
+            # A coordinate is read whole by every reader: one chunk serves it best, for as long as it stays small.
+            return (max(1, _CHUNK // 16 // variable.dtype.itemsize),)
+        if self.concat_dim in chunks:
+            lengths[self.concat_dim] = chunks[self.concat_dim]
+        else:
+            others = math.prod(size for dim, size in lengths.items() if dim != self.concat_dim)
+            lengths[self.concat_dim] = max(
+                1, min(_CHUNK // (others * variable.dtype.itemsize), lengths[self.concat_dim])
+            )
+        return tuple(lengths[dim] for dim in variable.dims)
+
+    def _boxes(self, arrays: dict[str, zarr.Array[Any]], start: int, stop: int) -> Iterator[_Box]:
+        """Cut what is to be written into boxes of whole chunks, in the order of the inputs.
+
+        A box is one chunk long in ``concat_dim`` and as large as memory allows in the others, so that each input is
+        read once and from front to back.
+        """
+        cuts: list[tuple[int, _Box]] = []
+        for name, array in arrays.items():
+            dims, axis = self.reference.variables[name].dims, self._axis(name)
+            lengths = list(array.chunks)
+            for other in reversed(range(len(dims))):
+                if other != axis:
+                    room = _BOX // max(1, math.prod(lengths) * array.dtype.itemsize)
+                    lengths[other] = min(max(1, room) * lengths[other], array.shape[other])
+            spans = [
+                list(_spans(start if other == axis else 0, stop if other == axis else size, length))
+                for other, (size, length) in enumerate(zip(array.shape, lengths, strict=True))
+            ]
+            cuts += ((index[axis].start, _Box(name, dict(zip(dims, index, strict=True)))) for index in product(*spans))
+        return (box for _, box in sorted(cuts, key=lambda cut: cut[0]))
+
+    def _gather(self, box: _Box, stops: list[int]) -> np.ndarray[Any, Any]:
+        """The stored values of a box, from the inputs that hold them."""
+        like = self.reference.variables[box.variable]
+        axis, wanted = self._axis(box.variable), box.index[self.concat_dim]
+        values = np.empty([box.index[dim].stop - box.index[dim].start for dim in like.dims], like.dtype)
+        for number in range(bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop)):
+            begin = stops[number]
+            low, high = max(begin, wanted.start), min(stops[number + 1], wanted.stop)
+            there = (slice(None),) * axis + (slice(low - wanted.start, high - wanted.start),)
+            here = slice(low - begin, high - begin)
+            if box.variable == self.concat_dim and number in self.converted:
+                values[there] = self.converted[number][here]
+            else:
+                index = {**box.index, self.concat_dim: here}
+                values[there] = self.opened(number).values(box.variable, index, like)
+        return values
+
+
+class _Progress:
+    """Says how far the writing is, at every tenth."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = self.bytes = 0
+        self.lock = threading.Lock()
+
+    def add(self, size: int) -> None:
+        """Count one part of ``size`` bytes as written."""
+        with self.lock:
+            self.done += 1
+            self.bytes += size
+            if self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
+                log.info("wrote %s, %d %%", format_size(self.bytes), self.done * 100 // self.total)
+
+
+def format_size(size: float) -> str:
+    """Bytes for people: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
+
+
+def _check_arguments(inputs: list[str], mode: str, chunks: dict[str, int]) -> Iterator[Finding]:
+    if not inputs:
+        yield NO_INPUTS.at(None, "the recipe has no inputs", "put at least one URL into INPUTS")
+    for url in sorted({url for url in inputs if inputs.count(url) > 1} if len(set(inputs)) < len(inputs) else ()):
+        yield REPEATED.at(None, f"{shown(url)} comes {inputs.count(url)} times", "name each input once")
+    if mode not in ("complete", "update"):
+        yield MODE.at(None, f"there is no mode `{mode}`", did_you_mean(mode, ["complete", "update"]))
+    for dim, length in chunks.items():
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+            yield CHUNKS.at(None, f"a chunk of {length!r} along `{dim}`", "write a whole number of elements, 1 or more")
+
+
+def _published(store: Store) -> _Published | None:
+    zarr_store = store.published()
+    if zarr_store is None:
+        return None
+    raw = xr.open_zarr(cast(Any, zarr_store), decode_cf=False, consolidated=False, chunks=None)
+    inputs = raw.attrs.get(INPUTS_ATTR)
+    return _Published(Opened("the published dataset", raw), inputs if isinstance(inputs, dict) else {})
+
+
+def _resume_at(published: _Published, inputs: list[str], target: str) -> int:
+    """How many of the inputs the dataset holds. Raises :class:`Refused` if they are not the first ones."""
+    count = published.inputs.get("count", 0)
+    if 0 < count <= len(inputs) and published.inputs.get("sha256") == _fingerprint(inputs[:count]):
+        return int(count)
+    if not count:
+        what = f"{target} does not say what it was made from"
+    else:
+        what = f"{target} was made from {count} inputs, which are not the first {count} of INPUTS any more"
+    fix = "publish a release, which writes everything anew; or only append to INPUTS"
+    raise Refused(CHANGED.at(None, what, fix))
+
+
+def _refuse_shrinking(published: _Published, target: str) -> None:
+    count = published.inputs.get("count", 0)
+    if not published.inputs.get("pruned", False) and count > PRUNED_INPUTS:
+        message = f"{target} holds {count} inputs, and a pruned run would replace it by {PRUNED_INPUTS}"
+        raise Refused(SHRINKS.at(None, message, "give a pruned run another target"))
+
+
+def _is_released(store: Store, provenance: Provenance) -> bool:
+    """Whether this very release was baked before; then it is only made sure that it bears its tag."""
+    version = provenance.version
+    if version is None:
+        return False
+    tagged, head = store.tagged(version), store.head()
+    if tagged is not None:
+        if tagged.metadata.get("commit") == provenance.commit:
+            log.info("nothing to do: release %s is baked", version)
+            return True
+        message = f"release {version} was baked from commit {tagged.metadata.get('commit')}, not {provenance.commit}"
+        raise Refused(TAG_TAKEN.at(None, message, "publish a release with a new version"))
+    made = head.metadata if head else {}
+    if made.get("version") == version and made.get("commit") == provenance.commit and not made.get("pruned"):
+        store.tag(version)
+        log.info("release %s was baked by a run that was killed before it could tag it; tagged now", version)
+        return True
+    return False
+
+
+def _commit(
+    mode: str, provenance: Provenance | None, inputs: list[str], first: int, prune: bool
+) -> tuple[str, dict[str, Any]]:
+    """The message and metadata of the commit."""
+    what = f"append inputs {first + 1} to {len(inputs)}" if first else f"write {len(inputs)} inputs"
+    known = _known(provenance) if provenance else {}
+    source = " ".join(known[key] for key in ("version", "commit") if key in known)
+    message = f"{mode}: {what}" + (f" ({source})" if source else "")
+    return message, {**known, "mode": mode, "inputs": len(inputs), "pruned": prune}
+
+
+def _known(provenance: Provenance) -> dict[str, str]:
+    return {key: value for key, value in asdict(provenance).items() if value is not None}
+
+
+def _own(attrs: dict[str, Any]) -> dict[str, Any]:
+    return {key: attrs[key] for key in (INPUTS_ATTR, PROVENANCE_ATTR) if key in attrs}
+
+
+def _fingerprint(urls: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(urls).encode()).hexdigest()
+
+
+def _spans(start: int, stop: int, length: int) -> Iterator[slice]:
+    """Cut ``start`` to ``stop`` at the multiples of ``length``."""
+    while start < stop:
+        end = min(stop, (start // length + 1) * length)
+        yield slice(start, end)
+        start = end
+
+
+def _units_differ(description: Description, like: Any, name: str) -> bool:
+    own = description.variables[name]
+    return any(own.encoding.get(key) != like.encoding.get(key) for key in ("units", "calendar"))
+
+
+def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]]) -> int:
+    """As many threads as keep the processors busy, or fewer where the boxes in their hands would not fit in memory."""
+
+    def size(box: _Box) -> int:
+        itemsize: int = arrays[box.variable].dtype.itemsize
+        elements: int = math.prod(cut.stop - cut.start for cut in box.index.values())
+        return elements * itemsize
+
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Each holds the values as read, as gathered and as compressed.
+    room = _MEMORY // (3 * max(map(size, boxes), default=1))
+    return max(1, min(2 * processors, 16, room))
+
+
+@contextmanager
+def _cache() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="feedstock-inputs-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise disk_full(Path(error.filename or tempfile.gettempdir())) from None

@@ -1,0 +1,339 @@
+"""The dataset's store: where its URL points, what is published there, and how a new state is published at once.
+
+On this machine a bake claims a folder beside the dataset, ``.<name>.baking``, for itself: the lock on it ends with the
+process, so what a killed run left in it is told from the work of a run that goes on. A new store is made in it
+and moved to its place; readers see the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import icechunk
+import zarr
+from zarr.abc.store import Store as ZarrStore
+from zarr.storage import LocalStore
+
+from ..findings import Refused, Who, rule
+
+UNKNOWN = rule("target-unknown", "The ending of the dataset's URL says how it is stored.")
+NOT_ATOMIC = rule(
+    "target-not-atomic", "On object storage nothing replaces a folder at once, so readers would see half of it."
+)
+FOREIGN = rule("target-not-a-dataset", "A run must never replace what another hand has put there.")
+UNWRITABLE = rule("target-unwritable", "The run needs leave to write its dataset.", who=Who.OPERATOR)
+BUSY = rule("target-busy", "Two runs at once would each undo the other's work.")
+
+if "ICECHUNK_LOG" not in os.environ:
+    # It warns that its local storage takes one commit at a time, which the claim sees to.
+    icechunk.set_logs_filter("error")
+
+log = logging.getLogger("feedstock_forge.bake")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A published state of an Icechunk repository: its id and what its commit says."""
+
+    id: str
+    metadata: dict[str, Any]
+
+
+class Store(Protocol):
+    """A dataset's store, claimed for one run."""
+
+    def published(self) -> ZarrStore | None:
+        """The published dataset, read-only, or ``None`` if there is none."""
+
+    def begin(self, *, keep: bool) -> ZarrStore:
+        """A store to write the next state into: with what is published, or empty."""
+
+    def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:
+        """Make the next state the published one, all at once."""
+
+    def head(self) -> Snapshot | None:
+        """The newest published state, if the store keeps its history."""
+
+    def tagged(self, tag: str) -> Snapshot | None:
+        """The state that bears the tag, if the store knows tags and has it."""
+
+    def tag(self, tag: str) -> None:
+        """Tag the published state."""
+
+
+@contextmanager
+def claim(target: str) -> Iterator[Store]:
+    """Claim the store at ``target`` for one run.
+
+    Raises :class:`Refused` if the URL names no kind of store, another run is at it, it may not be written, or
+    something that is no dataset is there.
+    """
+    scheme, _, rest = target.partition("://") if "://" in target else ("file", "", target)
+    kind = target.rstrip("/").rpartition(".")[2]
+    if kind not in ("icechunk", "zarr"):
+        fix = f"end it in .icechunk or .zarr: {target.rstrip('/')}.icechunk"
+        raise Refused(UNKNOWN.at(None, f"{target} does not say how the dataset is stored", fix))
+    if scheme != "file":
+        if kind == "zarr":
+            fix = f"use {target.rstrip('/').removesuffix('.zarr')}.icechunk, whose commits are atomic"
+            raise Refused(NOT_ATOMIC.at(None, f"{target} is plain Zarr on object storage", fix))
+        yield IcechunkStore(_object_storage(scheme, target))
+        return
+    path = Path(os.path.expandvars(unquote(rest)) if _ else rest).expanduser().absolute()
+    with _claimed_folder(path) as folder:
+        if kind == "zarr":
+            yield LocalZarr(path, folder)
+        else:
+            _refuse_foreign(path, "repo", "refs", "snapshots")
+            yield IcechunkStore(icechunk.local_filesystem_storage(str(path)), path, folder)
+
+
+class LocalZarr:
+    """A plain Zarr v3 store in a folder."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        _refuse_foreign(path, "zarr.json")
+        self.path = path
+        self.staged = folder / "store"
+
+    def published(self) -> ZarrStore | None:
+        """The store in its folder."""
+        return LocalStore(self.path, read_only=True) if self.path.exists() else None
+
+    def begin(self, *, keep: bool) -> ZarrStore:
+        """A folder to move into place; with ``keep``, of links to the published files.
+
+        Zarr writes a file under another name and moves it over the old one, so a link's other end never changes.
+        """
+        if keep:
+            shutil.copytree(self.path, self.staged, copy_function=_link)
+        return LocalStore(self.staged)
+
+    def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:  # noqa: ARG002 - it keeps no history
+        """Exchange the folders; the old one goes with the claim."""
+        with warnings.catch_warnings():
+            # Zarr warns that consolidated metadata is an extension; readers that do not know it ignore it.
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(LocalStore(self.staged))
+        _move_into_place(self.staged, self.path)
+
+    def head(self) -> Snapshot | None:
+        """Nothing: it keeps no history."""
+
+    def tagged(self, tag: str) -> Snapshot | None:
+        """Nothing: it knows no tags."""
+
+    def tag(self, tag: str) -> None:
+        """Nothing to do."""
+
+
+class IcechunkStore:
+    """An Icechunk repository; one that is new on this machine is made aside and moved into place."""
+
+    def __init__(self, storage: icechunk.Storage, path: Path | None = None, folder: Path | None = None) -> None:
+        self.path = path
+        self.staged = folder / "store" if folder else None
+        self.session: icechunk.Session | None = None
+        with _storage_errors(str(path) if path else "the target"):
+            self.repository = icechunk.Repository.open(storage) if icechunk.Repository.exists(storage) else None
+        self.storage = storage
+
+    def published(self) -> ZarrStore | None:
+        """The newest snapshot of the main branch, unless nothing was ever committed."""
+        if self.repository is None or self.head() is None:
+            return None
+        store: ZarrStore = self.repository.readonly_session("main").store
+        return store
+
+    def begin(self, *, keep: bool) -> ZarrStore:
+        """A session on the main branch."""
+        if self.repository is None:
+            storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage
+            self.repository = icechunk.Repository.create(storage)
+        else:
+            self.staged = None
+        self.session = self.repository.writable_session("main")
+        if not keep:
+            zarr.open_group(self.session.store, mode="w", zarr_format=3)
+        store: ZarrStore = self.session.store
+        return store
+
+    def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:
+        """Commit the session, tag the snapshot, and move a new repository into place."""
+        assert self.session is not None  # noqa: S101 - the order of calls
+        try:
+            self.session.commit(message, metadata)
+        except icechunk.ConflictError:
+            fix = "run it again: it starts from what the other run has published"
+            raise Refused(BUSY.at(None, "another run has published this dataset meanwhile", fix)) from None
+        if tag:
+            self.tag(tag)
+        if self.path and self.staged:
+            _move_into_place(self.staged, self.path)
+
+    def head(self) -> Snapshot | None:
+        """The newest snapshot of the main branch; the one that a repository begins with does not count."""
+        if self.repository is None:
+            return None
+        info = next(iter(self.repository.ancestry(branch="main")))
+        return Snapshot(info.id, dict(info.metadata)) if info.parent_id else None
+
+    def tagged(self, tag: str) -> Snapshot | None:
+        """The snapshot of the tag."""
+        if self.repository is None or tag not in self.repository.list_tags():
+            return None
+        info = next(iter(self.repository.ancestry(tag=tag)))
+        return Snapshot(info.id, dict(info.metadata))
+
+    def tag(self, tag: str) -> None:
+        """Tag the newest snapshot of the main branch."""
+        assert self.repository is not None  # noqa: S101 - the order of calls
+        self.repository.create_tag(tag, self.repository.lookup_branch("main"))
+
+
+def _object_storage(scheme: str, target: str) -> icechunk.Storage:
+    """Icechunk's storage for an object store's URL; keys and regions come from the environment."""
+    parts = urlsplit(target.rstrip("/"))
+    bucket, prefix = parts.netloc, parts.path.lstrip("/")
+    if scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return icechunk.s3_storage(
+            bucket=bucket,
+            prefix=prefix,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+            endpoint_url=endpoint,
+            allow_http=bool(endpoint and endpoint.startswith("http://")),
+            # Servers other than Amazon's seldom have a host name for each bucket.
+            force_path_style=endpoint is not None,
+            from_env=True,
+        )
+    if scheme in ("gs", "gcs"):
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
+    if scheme in ("az", "abfs"):
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+        if not account:
+            raise Refused(
+                UNWRITABLE.at(
+                    None, f"{target} needs a storage account", "set AZURE_STORAGE_ACCOUNT_NAME where the run happens"
+                )
+            )
+        return icechunk.azure_storage(account=account, container=bucket, prefix=prefix, from_env=True)
+    raise Refused(
+        UNKNOWN.at(None, f"{target}: `{scheme}` is not a kind of storage known here", "use file, s3, gs or az")
+    )
+
+
+@contextmanager
+def _storage_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        fix = "look at the URL of the target, and at the credentials where the run happens"
+        raise Refused(UNWRITABLE.at(None, f"{where} cannot be opened: {_first_line(error)}", fix)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _claimed_folder(path: Path) -> Iterator[Path]:
+    folder = path.with_name(f".{path.name}.baking")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        fix = f"let the run's user write there: chmod u+w {path.parent}"
+        raise Refused(UNWRITABLE.at(None, f"{path} may not be written: {error.strerror}", fix)) from None
+    if lock is None:
+        raise Refused(BUSY.at(None, f"another run is writing {path}", "wait until it ends, then run it again"))
+    try:
+        _recover(folder, path)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock the folder, making it if need be; ``None`` if another process holds it."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        # The run before may have removed the folder between our opening and locking it.
+        if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return descriptor
+        os.close(descriptor)
+
+
+def _recover(folder: Path, path: Path) -> None:
+    """Clear away what a killed run left, after putting back what it had taken from its place."""
+    old = folder / "old"
+    if old.exists() and not path.exists():
+        old.rename(path)
+    leftovers = list(folder.iterdir())
+    if leftovers:
+        log.info("removing what a run that was killed left beside %s", path)
+    for leftover in leftovers:
+        shutil.rmtree(leftover)
+
+
+def _refuse_foreign(path: Path, *marks: str) -> None:
+    if path.exists() and not any((path / mark).exists() for mark in marks) and (path.is_file() or any(path.iterdir())):
+        raise Refused(
+            FOREIGN.at(
+                None, f"{path} exists and is not such a dataset", "give another target, or move it away yourself"
+            )
+        )
+
+
+def _move_into_place(staged: Path, path: Path) -> None:
+    if path.exists() and _exchange(staged, path):
+        return
+    if path.exists():
+        # For a moment nothing is in place; `_recover` puts the old store back if we die in it.
+        path.rename(staged.with_name("old"))
+    staged.rename(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; ``False`` where the system cannot (renameat2(2): Linux, most file systems)."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_working_folder, exchange = -100, 2
+    if not hasattr(libc, "renameat2"):
+        return False
+    return bool(
+        libc.renameat2(at_working_folder, os.fsencode(one), at_working_folder, os.fsencode(other), exchange) == 0
+    )
+
+
+def _link(source: str, copy: str) -> None:
+    try:
+        os.link(source, copy)
+    except OSError:
+        shutil.copy2(source, copy)
