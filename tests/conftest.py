@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from support import feedstocks, prefect
 
 ROOT = Path(__file__).parents[1]

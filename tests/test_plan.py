@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from conftest import Command
 from support import feedstocks
 from support.feedstocks import Feedstock
@@ -58,7 +59,9 @@ def test_a_recipe_sees_nothing_of_the_environment_that_planned_it(command: Comma
         """,
     )
     feedstock.commit()
-    plan(command, feedstock, env={"GITHUB_TOKEN": "hunter2", "ACTIONS_RUNTIME_TOKEN": "hunter2", "MY_SECRET": "hunter2"})
+    plan(
+        command, feedstock, env={"GITHUB_TOKEN": "hunter2", "ACTIONS_RUNTIME_TOKEN": "hunter2", "MY_SECRET": "hunter2"}
+    )
     seen = json.loads((feedstock.server / "seen.json").read_text())
     assert "hunter2" not in seen.values()
     assert not [name for name in seen if name.startswith(("GITHUB_", "ACTIONS_", "PREFECT_"))]

@@ -9,20 +9,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
-from support import feedstocks, proxy
-from support import prefect as support
-from support.feedstocks import Feedstock
 
+from conftest import Command
 from feedstock_forge import plan, register, trigger
 from feedstock_forge.bakery import Bakeries
 from feedstock_forge.findings import Refused
 from feedstock_forge.prefect import Prefect
+from support import feedstocks, proxy
+from support import prefect as support
+from support.feedstocks import Feedstock
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
@@ -46,12 +45,11 @@ def named(server: Path, recipes: str, **rest: Any) -> Feedstock:
 
 
 @pytest.fixture
-def queue(server: support.Server, bakeries: Path) -> Iterator[None]:
+def queue(server: support.Server, bakeries: Path) -> None:
     """The pool and the queue of the local bakery, with nobody listening."""
     with server.client() as client:
         client.create_work_pool("local", "process", "for tests")
         client.create_work_queue("local", "dev")
-    yield
 
 
 def wanted(feedstock: Feedstock, event: Path, bakeries: Path) -> list[register.Deployment]:
@@ -70,7 +68,9 @@ def state(server: support.Server, feedstock: Feedstock) -> dict[str, Any]:
         rows = client.request(
             "POST", "/deployments/filter", {"deployments": {"tags": {"all_": [f"feedstock:{feedstock_id}"]}}}
         )
-        runs = client.request("POST", "/flow_runs/filter", {"flow_runs": {"tags": {"all_": [f"feedstock:{feedstock_id}"]}}})
+        runs = client.request(
+            "POST", "/flow_runs/filter", {"flow_runs": {"tags": {"all_": [f"feedstock:{feedstock_id}"]}}}
+        )
     kept = ("name", "version", "entrypoint", "parameters", "pull_steps", "work_pool_name", "work_queue_name", "updated")
     return {
         "deployments": [{key: row[key] for key in kept} | {"tags": set(row["tags"])} for row in rows],
@@ -174,7 +174,16 @@ def test_killed_between_any_two_requests_and_run_again_it_converges(
     event, output = fresh.release("v1.0.0"), fresh.server / "plan.json"
     options = ["--event-name", "release", "--event", str(event)]
     command("plan", "-C", fresh.folder, *options, "-o", output, env=fresh.environment())
-    arguments = [sys.executable, "-m", "feedstock_forge", "register", str(output), *options, "--bakeries", str(bakeries)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "feedstock_forge",
+        "register",
+        str(output),
+        *options,
+        "--bakeries",
+        str(bakeries),
+    ]
     killed = 0
     with proxy.between(server.url) as between:
         env = support.quiet(fresh.server) | fresh.environment() | {"PREFECT_API_URL": between.url}

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import events
-from support.feedstocks import Feedstock
 
 from feedstock_forge import trigger
 from feedstock_forge.findings import Refused
 from feedstock_forge.trigger import Nothing, Trigger
+from support import events
+from support.feedstocks import Feedstock
 
 SHA = "a" * 40
 REPOSITORY = "pangeo-forge/sst-feedstock"
@@ -101,7 +101,7 @@ def test_a_payload_of_another_repository_is_refused(tmp_path: Path) -> None:
     assert refusal("release", path, environment) == "event-other-repository"
 
 
-@pytest.mark.parametrize("tag", ["v1;id", "$(id)", "v1 2", "-v1", "v..1", "a/../b", "v1\n", "ｖ1", "x" * 101])
+@pytest.mark.parametrize("tag", ["v1;id", "$(id)", "v1 2", "-v1", "v..1", "a/../b", "v1\n", "\uff56" + "1", "x" * 101])
 def test_a_tag_that_is_not_a_version_is_refused(tag: str, tmp_path: Path) -> None:
     path = events.write(events.release(tag, REPOSITORY), tmp_path / "event.json")
     assert refusal("release", path, {"GITHUB_SHA": SHA}) == "event-tag-invalid"

@@ -259,7 +259,7 @@ class Prefect:
                     self.say(f"Prefect did not create {len(left)} of {min(AT_ONCE, len(runs))} runs; try {attempt + 1}")
                     time.sleep(min(0.2 * 2**attempt, 10))
                 results = self.request("POST", path, [dict(run) for run in left])["results"]
-                failed = [(run, result) for run, result in zip(left, results, strict=True) if result["status"] != "CREATED"]
+                failed = [pair for pair in zip(left, results, strict=True) if pair[1]["status"] != "CREATED"]
                 left = [run for run, _ in failed]
                 if not left:
                     break

@@ -33,6 +33,7 @@ NOT_A_RECIPE = rule("recipe-not-callable", "A recipe is a Prefect flow or a call
 CONTRACT = rule("recipe-contract", "Every recipe is called with target, mode and prune, and with nothing else.")
 BAD_DICT = rule("recipe-dict-invalid", "The keys of a dict of recipes are the ids of its recipes.")
 TIMEOUT = rule("recipe-import-slow", "Importing a recipe must not do its work: planning imports it on every event.")
+FAILED = rule("recipe-failed", "The dataset stays as it was before the run.")
 UNKNOWN = rule("recipe-unknown", "A run needs to know which recipe.")
 
 PARAMETERS = ("target", "mode", "prune")
@@ -137,21 +138,38 @@ def _import(name: str, file: Path) -> Any:
     return module
 
 
+def run(folder: Path, bake: Callable[..., Any], recipe_id: str, *, target: str, mode: str, prune: bool) -> None:
+    """Call a recipe in this process. Raises :class:`Refused`, at the feedstock's own line, if it raises."""
+    try:
+        bake(target=target, mode=mode, prune=prune)
+    except Refused:
+        raise
+    except Exception as error:
+        where, line = _line(error, (folder / FOLDER).resolve())
+        fix = f"correct this line: {line}" if line else "correct the recipe, or look at `feedstock --debug run …`"
+        message = f"the recipe `{recipe_id}` raised {type(error).__name__}: {error}"
+        raise Refused(FAILED.at(where, message, fix)) from error
+
+
 def _failed(error: BaseException, root: Path, entry_point: str, place: Place | None) -> Finding:
     """The finding for an import that raised, at the deepest line inside the feedstock."""
-    where, text = place, ""
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve().is_relative_to(root):
-        where = Place(_relative(error.filename, root), error.lineno, error.offset)
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            if Path(frame.filename).is_absolute() and Path(frame.filename).resolve().is_relative_to(root):
-                where, text = Place(_relative(frame.filename, root), frame.lineno), frame.line or ""
+    where, line = _line(error, root)
     message = f"importing `{entry_point}` failed: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         fix = f"add `{error.name.split('.')[0]}` to {FOLDER}/requirements.txt and install it"
     else:
-        fix = f"correct this line: {text}" if text else "correct the module so that it imports"
-    return IMPORT_FAILED.at(where, message, fix)
+        fix = f"correct this line: {line}" if line else "correct the module so that it imports"
+    return IMPORT_FAILED.at(where or place, message, fix)
+
+
+def _line(error: BaseException, root: Path) -> tuple[Place | None, str]:
+    """The deepest line of the feedstock in an error's traceback: its place and its text."""
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve().is_relative_to(root):
+        return Place(_relative(error.filename, root), error.lineno, error.offset), (error.text or "").strip()
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).is_absolute() and Path(frame.filename).resolve().is_relative_to(root):
+            return Place(_relative(frame.filename, root), frame.lineno), frame.line or ""
+    return None, ""
 
 
 def _relative(filename: str, root: Path) -> str:

@@ -55,7 +55,9 @@ def between(upstream: str) -> Iterator[Proxy]:
             if fault == "reset before":
                 self.reset()
                 return
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+            headers = {
+                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
+            }
             for _ in range(2 if fault == "duplicate" else 1):
                 response = client.request(self.command, self.path, content=body, headers=headers)
             proxy.after(number)
@@ -85,7 +87,7 @@ def between(upstream: str) -> Iterator[Proxy]:
             self.close_connection = True
             self.connection.close()
 
-        def log_message(self, format: str, *arguments: object) -> None:
+        def log_message(self, *arguments: object) -> None:
             pass
 
         def handle(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ import click
 from .. import datasets, meta, recipes
 from ..findings import text
 from ..meta import Meta, Store
+from ..plan import SECRETS
 from .options import folder_option
 
 
@@ -47,6 +50,7 @@ def command(
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "botocore", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    _alone(os.environ)
     file = meta.read(folder)
     for hint in file.hints:
         click.echo(text(hint), err=True)
@@ -56,9 +60,17 @@ def command(
         url = _url(target, file.meta, recipe_id, store, prune)
         click.echo(f"{recipe_id}: {'pruned ' if prune else ''}{mode} run into {url}", err=True)
         began = time.monotonic()
-        bake(target=url, mode=mode, prune=prune)
+        recipes.run(folder, bake, recipe_id, target=url, mode=mode, prune=prune)
         click.echo(url)
         click.echo(f"{recipe_id}: done in {time.monotonic() - began:.1f} s", err=True)
+
+
+def _alone(environment: MutableMapping[str, str]) -> None:
+    """Keep a recipe that is a Prefect flow from any server but a temporary one of its own."""
+    for name in ("PREFECT_API_URL", *SECRETS):
+        environment.pop(name, None)
+    # A new home takes its database longer to make than Prefect waits by default.
+    environment.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
 def _url(target: str | None, declared: Meta, recipe: str, store: Store, prune: bool) -> str:
