@@ -51,10 +51,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[prefect.Server]
 
 
 @pytest.fixture(scope="session")
-def worker(server: prefect.Server, bakeries: Path) -> Iterator[Path]:
-    """A real worker for the local bakery; its log."""
-    with prefect.work(server, bakeries) as log:
-        yield log
+def worker(server: prefect.Server, bakeries: Path) -> Iterator[prefect.Worker]:
+    """A real worker for the local bakery."""
+    with prefect.work(server, bakeries) as running:
+        yield running
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
