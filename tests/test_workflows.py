@@ -1,0 +1,133 @@
+"""The generated workflows, run: by which jobs and steps, with what outcome, and what stands in the world afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from demo import provider
+from support import actions, generated, prefect
+from support.feedstocks import Feedstock
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+SETUP = ("astral-sh/setup-uv", "astral-sh/setup-uv / uv --version", "Install the forge")
+"""The steps of the setup action, with the stub of another's inside."""
+
+
+def steps(action: str, *own: str) -> list[str]:
+    """The steps of one of our composite actions, all of which set the forge up first."""
+    setup = f"shared_workflows/{action} / shared_workflows/setup"
+    return [
+        f"shared_workflows/{action}",
+        setup,
+        *(f"{setup} / {step}" for step in SETUP),
+        *(f"shared_workflows/{action} / {step}" for step in own),
+    ]
+
+
+def artifact(way: str) -> list[str]:
+    """The steps that move the plan from job to job, the stub's own inside."""
+    command = {
+        "upload": 'mkdir "$ARTIFACTS/$NAME" && cp "$FILE" "$ARTIFACTS/$NAME/"',
+        "download": 'cp "$ARTIFACTS/$NAME"/* .',
+    }
+    return [f"actions/{way}-artifact", f"actions/{way}-artifact / {command[way]}"]
+
+
+REGISTERED = {
+    "Register/Plan": [
+        "actions/checkout",
+        *steps("plan", "Plan what this event would register"),
+        *artifact("upload"),
+    ],
+    "Register/Register": [
+        *artifact("download"),
+        *steps("register", "Fetch the bakeries' grants as they stand now", "Register where a bakery has agreed"),
+    ],
+    "Register/Watch": [
+        *artifact("download"),
+        *steps("watch", "Watch the runs until they end"),
+    ],
+}
+CHECKED = {
+    "Check/Check": [
+        "actions/checkout",
+        *steps("check", "Lint", "Plan, as if this were merged", "Run each recipe on its first few inputs"),
+    ]
+}
+
+
+def register(
+    forge: actions.Forge, feedstock: Feedstock, event: tuple[str, Path], server: prefect.Server
+) -> actions.Run:
+    """Run the feedstock's register.yml, with the organisation's variable and one of the two secrets."""
+    name, payload = event
+    return actions.run(
+        forge,
+        feedstock,
+        "register.yml",
+        name,
+        payload,
+        variables={"PREFECT_API_URL": server.url},
+        secrets={"PREFECT_API_AUTH_STRING": "forge:hunter2"},
+    )
+
+
+def ran(run: actions.Run) -> dict[str, list[str]]:
+    """Every step that ran, by job."""
+    return {name: [step.name for step in job.steps] for name, job in run.jobs.items()}
+
+
+def choose_inputs(feedstock: Feedstock, urls: list[str]) -> None:
+    """Name the inputs in the generated recipe, as its user would."""
+    recipe = feedstock.folder / "feedstock/recipe.py"
+    text = recipe.read_text(encoding="utf-8")
+    inputs = "INPUTS = [\n" + "".join(f"    {url!r},\n" for url in urls) + "]"
+    changed = re.sub(r"^INPUTS = \[.*?^\]", inputs, text, flags=re.DOTALL | re.MULTILINE)
+    assert changed != text
+    recipe.write_text(changed, encoding="utf-8")
+    feedstock.commit()
+
+
+def test_a_release_becomes_a_dataset_and_a_merge_appends_to_it(
+    forge: actions.Forge, server: prefect.Server, worker: prefect.Worker, datasets: Path, tmp_path: Path
+) -> None:
+    files = provider.write_inputs(tmp_path / "inputs")
+    feedstock = generated.generate(forge, "story")
+    with provider.serve(tmp_path / "inputs") as url:
+        urls = [f"{url}/{file.name}" for file in files]
+        choose_inputs(feedstock, urls[:6])
+        run = register(forge, feedstock, ("release", feedstock.release("v1.0.0")), server)
+        assert run.outcomes == dict.fromkeys(REGISTERED, "success"), run.said[-2000:]
+        assert ran(run) == REGISTERED
+        assert {step.outcome for job in run.jobs.values() for step in job.steps} == {"success"}
+        plan = json.loads((run.artifacts / "plan/plan.json").read_text())
+        assert (plan["repository"], plan["commit"]) == (feedstock.repository, feedstock.head)
+        assert "deployments: 1 created; runs: 1 started" in run.said
+        assert "### 1 of 1 run completed" in run.summary
+        assert provider.check(str(datasets / "story/v1/story.icechunk"), files[:6]) == []
+
+        choose_inputs(feedstock, urls[:9])
+        run = register(forge, feedstock, ("push", feedstock.merge()), server)
+        assert run.outcomes == dict.fromkeys(REGISTERED, "success"), run.said[-2000:]
+        assert ran(run) == REGISTERED
+        assert "deployments: 1 updated; runs: 1 started" in run.said
+        assert provider.check(str(datasets / "story/v1/story.icechunk"), files[:9]) == []
+
+
+def test_an_event_with_nothing_to_register_ends_well_and_says_so(forge: actions.Forge, server: prefect.Server) -> None:
+    feedstock = generated.generate(forge, "quiet")
+    payload = json.loads(feedstock.merge().read_text())
+    payload["ref"] = "refs/heads/not-the-default"
+    event = feedstock.server / "push-elsewhere.json"
+    event.write_text(json.dumps(payload))
+    run = register(forge, feedstock, ("push", event), server)
+    assert run.outcomes == dict.fromkeys(REGISTERED, "success"), run.said[-2000:]
+    assert ran(run) == REGISTERED
+    assert run.said.count("`not-the-default` is not the default branch") == 3
+    with server.client() as client:
+        assert client.flows(["quiet.quiet"]) == {}
