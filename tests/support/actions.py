@@ -56,7 +56,7 @@ def tracked_files() -> list[Path]:
 
 @dataclass(frozen=True)
 class Forge:
-    """The forge as feedstocks see it: a repository on a server, and one commit of it that their workflows are pinned to."""
+    """The forge as feedstocks see it: a repository on a server, and the commit that their workflows are pinned to."""
 
     server: Path
     commit: str
