@@ -45,19 +45,19 @@ def named(server: Path, recipes: str, **rest: Any) -> Feedstock:
 
 
 @pytest.fixture
-def queue(server: support.Server, bakeries: Path) -> None:
+def queue(server: support.Server, idle_bakeries: Path) -> None:
     """The pool and the queue of the local bakery, with nobody listening."""
     with server.client() as client:
-        client.create_work_pool("local", "process", "for tests")
-        client.create_work_queue("local", "dev")
+        client.create_work_pool("idle", "process", "for tests")
+        client.create_work_queue("idle", "dev")
 
 
-def wanted(feedstock: Feedstock, event: Path, bakeries: Path) -> list[register.Deployment]:
+def wanted(feedstock: Feedstock, event: Path, idle_bakeries: Path) -> list[register.Deployment]:
     """What a feedstock's event comes to, by the engine itself."""
     found = trigger.read("release", event, feedstock.environment())
     assert isinstance(found, trigger.Trigger)
     made = plan.make(found, feedstock.folder)
-    decided = register.decisions(found, made, Bakeries.at(bakeries), datetime.date(2026, 1, 1))
+    decided = register.decisions(found, made, Bakeries.at(idle_bakeries), datetime.date(2026, 1, 1))
     return register.deployments(found, made, decided)
 
 
@@ -79,13 +79,13 @@ def state(server: support.Server, feedstock: Feedstock) -> dict[str, Any]:
 
 
 def test_a_release_becomes_a_deployment_pinned_to_its_commit_and_one_run(
-    server: support.Server, queue: None, bakeries: Path, datasets: Path, fresh: Feedstock, command: Command
+    server: support.Server, queue: None, idle_bakeries: Path, datasets: Path, fresh: Feedstock, command: Command
 ) -> None:
     event, output = fresh.release("v1.0.0"), fresh.server / "plan.json"
     options = ["--event-name", "release", "--event", str(event)]
     command("plan", "-C", fresh.folder, *options, "-o", output, env=fresh.environment())
     env = fresh.environment() | server.environment
-    done = command("register", output, *options, "--bakeries", bakeries, env=env)
+    done = command("register", output, *options, "--bakeries", idle_bakeries, env=env)
     assert "deployments: 1 created; runs: 1 started" in done.stdout
 
     feedstock_id = fresh.folder.name.removesuffix("-feedstock")
@@ -95,7 +95,7 @@ def test_a_release_becomes_a_deployment_pinned_to_its_commit_and_one_run(
     deployment = found["deployments"][0]
     assert deployment["name"] == "local.dev"
     assert deployment["version"] == "v1.0.0"
-    assert (deployment["work_pool_name"], deployment["work_queue_name"]) == ("local", "dev")
+    assert (deployment["work_pool_name"], deployment["work_queue_name"]) == ("idle", "dev")
     assert "label:dev" in deployment["tags"]
     clone = deployment["pull_steps"][0]["prefect.deployments.steps.git_clone"]
     assert clone["commit_sha"] == fresh.head
@@ -107,9 +107,9 @@ def test_a_release_becomes_a_deployment_pinned_to_its_commit_and_one_run(
 
 
 def test_registering_twice_changes_nothing_and_asks_three_times(
-    server: support.Server, queue: None, bakeries: Path, fresh: Feedstock
+    server: support.Server, queue: None, idle_bakeries: Path, fresh: Feedstock
 ) -> None:
-    deployments = wanted(fresh, fresh.release("v1.0.0"), bakeries)
+    deployments = wanted(fresh, fresh.release("v1.0.0"), idle_bakeries)
     with proxy.between(server.url) as between, Prefect(between.url) as client:
         first = register.register(client, deployments)
         before, asked = state(server, fresh), len(between.seen)
@@ -122,11 +122,11 @@ def test_registering_twice_changes_nothing_and_asks_three_times(
 
 
 def test_a_newer_release_moves_the_deployment_and_an_older_one_does_not_move_it_back(
-    server: support.Server, queue: None, bakeries: Path, fresh: Feedstock
+    server: support.Server, queue: None, idle_bakeries: Path, fresh: Feedstock
 ) -> None:
-    older = wanted(fresh, fresh.release("v1.0.0"), bakeries)
+    older = wanted(fresh, fresh.release("v1.0.0"), idle_bakeries)
     fresh.commit("More")
-    newer = wanted(fresh, fresh.release("v1.1.0"), bakeries)
+    newer = wanted(fresh, fresh.release("v1.1.0"), idle_bakeries)
     with server.client() as client:
         register.register(client, older)
         assert len(register.register(client, newer).updated) == 1
@@ -138,10 +138,10 @@ def test_a_newer_release_moves_the_deployment_and_an_older_one_does_not_move_it_
 
 
 def test_a_dict_of_recipes_is_one_deployment_whose_runs_are_created_in_bulk(
-    server: support.Server, queue: None, bakeries: Path, tmp_path: Path
+    server: support.Server, queue: None, idle_bakeries: Path, tmp_path: Path
 ) -> None:
     feedstock = named(tmp_path / "server", 'dict_object: "recipe:many"', recipe=MANY % 250)
-    deployments = wanted(feedstock, feedstock.release("v1.0.0"), bakeries)
+    deployments = wanted(feedstock, feedstock.release("v1.0.0"), idle_bakeries)
     assert len(deployments) == 1
     with proxy.between(server.url) as between, Prefect(between.url) as client:
         outcome = register.register(client, deployments)
@@ -157,9 +157,9 @@ def test_a_dict_of_recipes_is_one_deployment_whose_runs_are_created_in_bulk(
 
 
 def test_a_dry_run_reads_and_writes_nothing(
-    server: support.Server, queue: None, bakeries: Path, fresh: Feedstock
+    server: support.Server, queue: None, idle_bakeries: Path, fresh: Feedstock
 ) -> None:
-    deployments = wanted(fresh, fresh.release("v1.0.0"), bakeries)
+    deployments = wanted(fresh, fresh.release("v1.0.0"), idle_bakeries)
     with server.client() as client:
         outcome = register.register(client, deployments, dry_run=True)
         assert (len(outcome.created), len(outcome.started)) == (1, 1)
@@ -169,7 +169,7 @@ def test_a_dry_run_reads_and_writes_nothing(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_between_any_two_requests_and_run_again_it_converges(
-    when: str, server: support.Server, queue: None, bakeries: Path, fresh: Feedstock, command: Command
+    when: str, server: support.Server, queue: None, idle_bakeries: Path, fresh: Feedstock, command: Command
 ) -> None:
     event, output = fresh.release("v1.0.0"), fresh.server / "plan.json"
     options = ["--event-name", "release", "--event", str(event)]
@@ -182,7 +182,7 @@ def test_killed_between_any_two_requests_and_run_again_it_converges(
         str(output),
         *options,
         "--bakeries",
-        str(bakeries),
+        str(idle_bakeries),
     ]
     killed = 0
     with proxy.between(server.url) as between:
@@ -211,12 +211,12 @@ def test_killed_between_any_two_requests_and_run_again_it_converges(
 
 @pytest.mark.parametrize("fault", proxy.FAULTS)
 def test_a_fault_at_any_request_changes_nothing_in_the_end(
-    fault: str, server: support.Server, queue: None, bakeries: Path, fresh: Feedstock
+    fault: str, server: support.Server, queue: None, idle_bakeries: Path, fresh: Feedstock
 ) -> None:
     found = trigger.read("release", fresh.release("v1.0.0"), fresh.environment())
     assert isinstance(found, trigger.Trigger)
     made = plan.make(found, fresh.folder)
-    database = Bakeries.at(bakeries)
+    database = Bakeries.at(idle_bakeries)
     with proxy.between(server.url) as between, Prefect(between.url, patience=30) as client:
         hurt = 0
         while True:
@@ -237,9 +237,9 @@ def test_a_fault_at_any_request_changes_nothing_in_the_end(
 
 
 def test_the_end_of_patience_names_what_was_done_and_what_was_not(
-    server: support.Server, queue: None, bakeries: Path, fresh: Feedstock
+    server: support.Server, queue: None, idle_bakeries: Path, fresh: Feedstock
 ) -> None:
-    deployments = wanted(fresh, fresh.release("v1.0.0"), bakeries)
+    deployments = wanted(fresh, fresh.release("v1.0.0"), idle_bakeries)
     with proxy.between(server.url) as between, Prefect(between.url, patience=0.5) as client:
         between.fault = lambda number: "503" if "create_flow_run" in between.seen[-1] else None
         with pytest.raises(Refused) as caught:
@@ -251,17 +251,17 @@ def test_the_end_of_patience_names_what_was_done_and_what_was_not(
 
 
 def test_a_server_with_basic_auth_takes_the_auth_string_and_refuses_the_rest(
-    tmp_path: Path, bakeries: Path, fresh: Feedstock, command: Command
+    tmp_path: Path, idle_bakeries: Path, fresh: Feedstock, command: Command
 ) -> None:
     event, output = fresh.release("v1.0.0"), fresh.server / "plan.json"
     options = ["--event-name", "release", "--event", str(event)]
     command("plan", "-C", fresh.folder, *options, "-o", output, env=fresh.environment())
     with support.serve(tmp_path / "locked", auth="forge:hunter2") as locked:
         with locked.client() as client:
-            client.create_work_pool("local", "process", "for tests")
-            client.create_work_queue("local", "dev")
+            client.create_work_pool("idle", "process", "for tests")
+            client.create_work_queue("idle", "dev")
         env = fresh.environment() | {"PREFECT_API_URL": locked.url}
-        arguments = ["register", str(output), *options, "--bakeries", str(bakeries)]
+        arguments = ["register", str(output), *options, "--bakeries", str(idle_bakeries)]
         for wrong, hint in [
             ({}, "no credentials"),
             ({"PREFECT_API_AUTH_STRING": "forge:wrong-secret"}, "renew PREFECT_API_AUTH_STRING"),
@@ -276,11 +276,11 @@ def test_a_server_with_basic_auth_takes_the_auth_string_and_refuses_the_rest(
 
 
 def test_a_bakery_that_nobody_serves_is_named_with_the_command_that_serves_it(
-    server: support.Server, bakeries: Path, fresh: Feedstock, tmp_path: Path
+    server: support.Server, idle_bakeries: Path, fresh: Feedstock, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bakeries"
     (folder / "elsewhere").mkdir(parents=True)
-    described = (bakeries / "local/bakery.yaml").read_text().replace("name: local", "name: nobodys-pool")
+    described = (idle_bakeries / "local/bakery.yaml").read_text().replace("name: idle", "name: nobodys-pool")
     (folder / "elsewhere/bakery.yaml").write_text(described)
     meta = (fresh.folder / "feedstock/meta.yaml").read_text().replace("id: local", "id: elsewhere")
     fresh.write("feedstock/meta.yaml", meta)
@@ -323,12 +323,12 @@ def planned(command: Command, feedstock: Feedstock) -> tuple[Path, list[str]]:
     ],
 )
 def test_a_plan_that_claims_another_identity_is_refused(
-    claim: dict[str, str], bakeries: Path, fresh: Feedstock, command: Command
+    claim: dict[str, str], idle_bakeries: Path, fresh: Feedstock, command: Command
 ) -> None:
     output, options = planned(command, fresh)
     output.write_text(json.dumps(json.loads(output.read_text()) | claim))
     env = fresh.environment() | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    done = command("register", output, *options, "--bakeries", bakeries, env=env, code=1)
+    done = command("register", output, *options, "--bakeries", idle_bakeries, env=env, code=1)
     assert "[plan-other-trigger]" in done.stderr
 
 
@@ -352,18 +352,18 @@ def test_a_plan_that_is_not_exactly_one_is_refused(change: dict[str, Any], fresh
     assert "[plan-unreadable]" in done.stderr
 
 
-def test_an_unreachable_server_is_said_within_seconds(bakeries: Path, fresh: Feedstock, command: Command) -> None:
+def test_an_unreachable_server_is_said_within_seconds(idle_bakeries: Path, fresh: Feedstock, command: Command) -> None:
     output, options = planned(command, fresh)
     url = f"http://127.0.0.1:{support.free_port()}/api"
     env = fresh.environment() | {"PREFECT_API_URL": url}
-    arguments = ["register", output, *options, "--bakeries", bakeries, "--patience", "1"]
+    arguments = ["register", output, *options, "--bakeries", idle_bakeries, "--patience", "1"]
     assert "[prefect-unreachable]" in command(*arguments, env=env, code=1).stderr
     env["PREFECT_API_URL"] = "prefect.example.org"
     assert "[prefect-url-missing]" in command(*arguments, env=env, code=1).stderr
 
 
 def test_an_unknown_bakery_or_label_is_refused_with_the_nearest_name(
-    bakeries: Path, fresh: Feedstock, command: Command
+    idle_bakeries: Path, fresh: Feedstock, command: Command
 ) -> None:
     meta = (fresh.folder / "feedstock/meta.yaml").read_text()
     for wrong, identity, hint in [
@@ -375,6 +375,6 @@ def test_an_unknown_bakery_or_label_is_refused_with_the_nearest_name(
         event, output = fresh.merge(), fresh.server / "plan.json"
         options = ["--event-name", "push", "--event", str(event)]
         command("plan", "-C", fresh.folder, *options, "-o", output, env=fresh.environment())
-        done = command("register", output, *options, "--bakeries", bakeries, env=fresh.environment(), code=1)
+        done = command("register", output, *options, "--bakeries", idle_bakeries, env=fresh.environment(), code=1)
         assert f"[{identity}]" in done.stderr
         assert hint in done.stderr
