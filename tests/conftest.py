@@ -5,15 +5,17 @@ Tests that need it carry ``@pytest.mark.xdist_group("prefect")``: they run in on
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from support import actions, feedstocks, prefect
+from support import actions, feedstocks, openapi, prefect, proxy
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +40,16 @@ def bakeries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def idle_bakeries(bakeries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same database with another work pool, ``idle``, to which no worker listens: runs stay scheduled."""
+    folder = tmp_path_factory.mktemp("idle") / "bakeries"
+    shutil.copytree(bakeries, folder)
+    described = folder / "local/bakery.yaml"
+    described.write_text(described.read_text(encoding="utf-8").replace("name: local", "name: idle"), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def datasets(bakeries: Path) -> Path:
     """The folder in which the local bakery's datasets appear."""
     return bakeries.parent / "datasets"
@@ -50,16 +62,24 @@ def forge(tmp_path_factory: pytest.TempPathFactory, bakeries: Path) -> actions.F
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[prefect.Server]:
-    """A real Prefect server."""
+def prefect_itself(tmp_path_factory: pytest.TempPathFactory) -> Iterator[prefect.Server]:
+    """A real Prefect server, as its own worker reaches it."""
     with prefect.serve(tmp_path_factory.mktemp("prefect")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def worker(server: prefect.Server, bakeries: Path) -> Iterator[prefect.Worker]:
+def server(prefect_itself: prefect.Server) -> Iterator[prefect.Server]:
+    """The same server as we reach it: what its own OpenAPI does not document, it does not get."""
+    contract = openapi.Contract(httpx.get(f"{prefect_itself.url}/openapi.json").json())
+    with proxy.between(prefect_itself.url, contract.broken_by) as between:
+        yield dataclasses.replace(prefect_itself, url=between.url)
+
+
+@pytest.fixture(scope="session")
+def worker(prefect_itself: prefect.Server, bakeries: Path) -> Iterator[prefect.Worker]:
     """A real worker for the local bakery."""
-    with prefect.work(server, bakeries) as running:
+    with prefect.work(prefect_itself, bakeries) as running:
         yield running
 
 

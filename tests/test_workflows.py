@@ -97,7 +97,7 @@ def test_a_release_becomes_a_dataset_and_a_merge_appends_to_it(
     forge: actions.Forge, server: prefect.Server, worker: prefect.Worker, datasets: Path, tmp_path: Path
 ) -> None:
     files = provider.write_inputs(tmp_path / "inputs")
-    feedstock = generated.generate(forge, "story")
+    feedstock = generated.generate(forge, "released")
     with provider.serve(tmp_path / "inputs") as url:
         urls = [f"{url}/{file.name}" for file in files]
         choose_inputs(feedstock, urls[:6])
@@ -109,14 +109,14 @@ def test_a_release_becomes_a_dataset_and_a_merge_appends_to_it(
         assert (plan["repository"], plan["commit"]) == (feedstock.repository, feedstock.head)
         assert "deployments: 1 created; runs: 1 started" in run.said
         assert "### 1 of 1 run completed" in run.summary
-        assert provider.check(str(datasets / "story/v1/story.icechunk"), files[:6]) == []
+        assert provider.check(str(datasets / "released/v1/released.icechunk"), files[:6]) == []
 
         choose_inputs(feedstock, urls[:9])
         run = register(forge, feedstock, ("push", feedstock.merge()), server)
         assert run.outcomes == dict.fromkeys(REGISTERED, "success"), run.said[-2000:]
         assert ran(run) == REGISTERED
         assert "deployments: 1 updated; runs: 1 started" in run.said
-        assert provider.check(str(datasets / "story/v1/story.icechunk"), files[:9]) == []
+        assert provider.check(str(datasets / "released/v1/released.icechunk"), files[:9]) == []
 
 
 def test_an_event_with_nothing_to_register_ends_well_and_says_so(forge: actions.Forge, server: prefect.Server) -> None:

@@ -1,8 +1,9 @@
-"""A proxy between us and a service that misbehaves at exactly the request that a test names."""
+"""A proxy between us and a service: it holds requests to the service's contract, and misbehaves where a test says."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import struct
 import threading
@@ -14,6 +15,9 @@ import httpx
 
 Fault = Callable[[int], str | None]
 """What to do to the n-th request (from 1): a name in :data:`FAULTS`, or nothing."""
+
+Judge = Callable[[str, str, bytes], str | None]
+"""What is wrong with a request (method, path with query, body), if anything."""
 
 FAULTS = ("503", "429", "reset before", "reset after", "half answer", "duplicate")
 
@@ -29,12 +33,16 @@ class Proxy:
     after: Callable[[int], None] = lambda number: None
     """Called once the service has answered, before the answer is passed back."""
     fault: Fault = lambda number: None
+    judge: Judge = lambda method, path, body: None
+    """A request that it objects to is refused with 400 and never passed on: the test that made it fails."""
 
 
 @contextlib.contextmanager
-def between(upstream: str) -> Iterator[Proxy]:
+def between(upstream: str, judge: Judge | None = None) -> Iterator[Proxy]:
     """A proxy for the service at ``upstream`` (an API's URL); set its ``fault``, ``before`` and ``after`` at will."""
     proxy = Proxy()
+    if judge:
+        proxy.judge = judge
     base, _, root = upstream.rpartition("/api")
     client = httpx.Client(base_url=base or root, timeout=30)
     lock = threading.Lock()
@@ -44,6 +52,9 @@ def between(upstream: str) -> Iterator[Proxy]:
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if wrong := proxy.judge(self.command, self.path.removeprefix("/api"), body):
+                self.answer(400, json.dumps({"contract": wrong}).encode())
+                return
             with lock:
                 proxy.seen.append(f"{self.command} {self.path.removeprefix('/api')}")
                 number = len(proxy.seen)
@@ -68,7 +79,7 @@ def between(upstream: str) -> Iterator[Proxy]:
             else:
                 self.answer(response.status_code, response.content)
 
-        do_POST = do_GET  # noqa: N815 - the names are http.server's
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the names are http.server's
 
         def answer(self, status: int, content: bytes, headers: dict[str, str] | None = None, cut: bool = False) -> None:
             self.send_response(status)
