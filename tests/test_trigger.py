@@ -105,6 +105,9 @@ def test_a_payload_of_another_repository_is_refused(tmp_path: Path) -> None:
 def test_a_tag_that_is_not_a_version_is_refused(tag: str, tmp_path: Path) -> None:
     path = events.write(events.release(tag, REPOSITORY), tmp_path / "event.json")
     assert refusal("release", path, {"GITHUB_SHA": SHA}) == "event-tag-invalid"
+    asked = copy.deepcopy(events.examples()["workflow_dispatch"][0]) | {"ref": f"refs/tags/{tag}"}
+    path = events.write(asked, tmp_path / "dispatch.json")
+    assert refusal("workflow_dispatch", path, {"GITHUB_SHA": SHA}) == "event-tag-invalid"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"repository": 1}', "[" * 100_000, "\xff"])

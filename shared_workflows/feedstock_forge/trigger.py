@@ -252,19 +252,25 @@ def _release(event: _ReleaseEvent, environment: Mapping[str, str], folder: Path 
         return Nothing(f"the release {release.tag_name} was {event.action}; only publishing registers")
     if release.prerelease:
         return Nothing(f"the release {release.tag_name} is a pre-release")
-    if not _TAG.fullmatch(release.tag_name) or ".." in release.tag_name:
-        raise Refused(
-            BAD_TAG.at(
-                None,
-                f"the release tag {release.tag_name!r} is not usable as a version",
-                "name the tag with letters, digits, `.`, `_`, `+`, `-` or `/`, such as `v1.0.0`",
-            )
-        )
+    _check_tag(release.tag_name)
     commit = environment.get("GITHUB_SHA") or _resolve(folder, f"refs/tags/{release.tag_name}")
     return _trigger(event, environment, commit, event="release", version=release.tag_name)
 
 
+def _check_tag(tag: str) -> None:
+    if not _TAG.fullmatch(tag) or ".." in tag:
+        raise Refused(
+            BAD_TAG.at(
+                None,
+                f"the release tag {tag!r} is not usable as a version",
+                "name the tag with letters, digits, `.`, `_`, `+`, `-` or `/`, such as `v1.0.0`",
+            )
+        )
+
+
 def _dispatch(event: _Dispatch, environment: Mapping[str, str], folder: Path | None) -> Trigger | Nothing:
+    if event.ref.startswith("refs/tags/"):
+        _check_tag(event.ref.removeprefix("refs/tags/"))
     commit = environment.get("GITHUB_SHA") or _resolve(folder, event.ref)
     recipe = event.inputs.recipe if event.inputs and event.inputs.recipe else None
     # A person asked: each request is a run of its own, and re-running the same job is not.
