@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from .findings import Finding, Refused, Who, rule
 from .meta import Event, GitHubUser, Text, Url
-from .models import Model, did_you_mean, invalid, validate
-from .quantities import Duration, Memory
+from .models import Model, did_you_mean, invalid, shown, validate
+from .quantities import Cores, Duration, Memory
 from .yaml_file import Document, read_yaml
 
 NO_DATABASE = rule("bakeries-missing", "Without the bakery database no label can be looked up.", who=Who.ORGANISATION)
@@ -29,23 +29,23 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/[A-Za-z0-9._-]+", re.AS
 
 def _label(value: str) -> str:
     if not _LABEL.fullmatch(value):
-        raise invalid(f"`{value}` is not a label", "write lower-case letters and digits: `prod`")
+        raise invalid(f"{shown(value)} is not a label", "write lower-case letters and digits: `prod`")
     return value
 
 
 def _repository(value: str) -> str:
     if not _REPOSITORY.fullmatch(value):
-        raise invalid(f"`{value}` is not a repository", "write `owner/name`")
+        raise invalid(f"{shown(value)} is not a repository", "write `owner/name`")
     return value
 
 
 def _date(value: Any) -> Any:
     if not isinstance(value, str):
-        raise invalid(f"`{value}` is not a date", "write `2027-11-01`")
+        raise invalid(f"{shown(value)} is not a date", "write `2027-11-01`")
     try:
         return datetime.date.fromisoformat(value)
     except ValueError:
-        raise invalid(f"`{value}` is not a date", "write `2027-11-01`") from None
+        raise invalid(f"{shown(value)} is not a date", "write `2027-11-01`") from None
 
 
 Label = Annotated[str, AfterValidator(_label)]
@@ -70,7 +70,7 @@ class Limits(Model):
     """The most that one run may take."""
 
     memory: Memory | None = None
-    cpu: float | None = Field(default=None, gt=0)
+    cpu: Cores | None = None
     runtime: Duration | None = None
 
 

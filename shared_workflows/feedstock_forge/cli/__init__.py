@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from ..findings import Refused, rule, text
+from ..findings import Refused, did_you_mean, rule, text
 
 INTERNAL = rule("internal-error", "This is a fault of Feedstock Forge, not of your files.")
 
@@ -51,8 +51,6 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..models import did_you_mean
-
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command `{args[0]}`; {did_you_mean(args[0], list(COMMANDS))}", ctx)
         return super().resolve_command(ctx, args)
