@@ -11,16 +11,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from .findings import Finding, Refused, Who, rule
+from .findings import Finding, Place, Refused, Who, rule
 from .meta import Event, GitHubUser, Text, Url
 from .models import Model, did_you_mean, invalid, shown, validate
-from .quantities import Cores, Duration, Memory
+from .quantities import Cores, Duration, Memory, format_memory
 from .yaml_file import Document, read_yaml
 
 NO_DATABASE = rule("bakeries-missing", "Without the bakery database no label can be looked up.", who=Who.ORGANISATION)
 UNKNOWN = rule("bakery-unknown", "A run needs infrastructure that somebody operates.")
 UNKNOWN_LABEL = rule("label-unknown", "A bakery's workers listen only to the labels that it names.")
 UNKNOWN_TARGET = rule("target-unknown", "The dataset needs a place that the bakery can write.")
+CLOSED = rule("bakery-closed", "A closed bakery runs nothing for anybody.", who=Who.OPERATOR)
+LABEL_CLOSED = rule("label-closed", "A closed label runs nothing for anybody.", who=Who.OPERATOR)
+OVER_LIMIT = rule("resources-over-limit", "The label's limits are what its operators pay for.", who=Who.MAINTAINER)
 
 _BAKERY_ID = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
@@ -190,8 +193,20 @@ def default_folder() -> Path:
     return Path(named) if named else bundled()
 
 
-def unknown_label(bakery: BakeryFile, label: str, finding_place: Any = None) -> Finding:
+def unknown_label(bakery: BakeryFile, label: str, finding_place: Place | None = None) -> Finding:
     """The finding for a label that the bakery does not name."""
     return UNKNOWN_LABEL.at(
         finding_place, f"{bakery.id} has no label `{label}`", did_you_mean(label, list(bakery.bakery.labels))
     )
+
+
+def over_limit(memory: int | None, cpu: float | None, limits: Limits, place: Place | None) -> Finding | None:
+    """The finding for resources (bytes, cores) beyond the limits; None if they are within."""
+    if limits.memory is not None and memory is not None and memory > limits.memory:
+        limit = format_memory(limits.memory)
+        message = f"it asks for {format_memory(memory)} of memory; the limit is {limit}"
+        return OVER_LIMIT.at(place, message, f"write `memory: {limit}` or less")
+    if limits.cpu is not None and cpu is not None and cpu > limits.cpu:
+        message = f"it asks for {cpu:g} cores; the limit is {limits.cpu:g}"
+        return OVER_LIMIT.at(place, message, f"write `cpu: {limits.cpu:g}` or less")
+    return None

@@ -26,6 +26,9 @@ OLD_FORM = rule(
     who=Who.MAINTAINER,
 )
 DUPLICATE_RECIPE = rule("recipe-duplicate-id", "Two recipes of one id would write the same dataset.")
+OTHER_ID = rule(
+    "meta-id-other-repository", "The id names the flow and the dataset, so it must be the repository's own."
+)
 LICENCE_SPELLING = rule(
     "licence-spelling",
     "Catalogues compare licences letter by letter; the SPDX id is the one spelling that all of them know.",
