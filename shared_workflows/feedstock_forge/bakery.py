@@ -30,6 +30,11 @@ _LABEL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/[A-Za-z0-9._-]+", re.ASCII)
 
 
+def is_bakery_id(name: str) -> bool:
+    """Whether the name of a folder can be a bakery's id."""
+    return _BAKERY_ID.fullmatch(name) is not None
+
+
 def _label(value: str) -> str:
     if not _LABEL.fullmatch(value):
         raise invalid(f"{shown(value)} is not a label", "write lower-case letters and digits: `prod`")
@@ -157,7 +162,7 @@ class Bakeries:
     def read(self, bakery_id: str) -> BakeryFile:
         """Read one bakery. Raises :class:`Refused` if there is none of this id or its file is wrong."""
         # Compared with the names that exist, never joined to the path unchecked: `..` and other cases stay outside.
-        if not _BAKERY_ID.fullmatch(bakery_id) or bakery_id not in self.ids():
+        if not is_bakery_id(bakery_id) or bakery_id not in self.ids():
             raise Refused(UNKNOWN.at(None, f"there is no bakery `{bakery_id}`", did_you_mean(bakery_id, self.ids())))
         document = read_yaml(self.folder / bakery_id / "bakery.yaml", within=self.folder)
         return BakeryFile(bakery_id, validate(Bakery, document), document)

@@ -51,7 +51,13 @@ class Place:
 
     def __str__(self) -> str:
         """Format as ``file:line:column``, which terminals and editors turn into links."""
-        return ":".join(str(part) for part in (visible(self.file), self.line, self.column) if part is not None)
+        return ":".join(str(part) for part in (self.shown, self.line, self.column) if part is not None)
+
+    @property
+    def shown(self) -> str:
+        """The file for a line of output: whoever named it can neither hide something nor command GitHub's runner."""
+        shown = visible(self.file)
+        return f"./{shown}" if shown.startswith((":", "#")) else shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,13 @@ def _recipe_id(value: str) -> str:
     return value
 
 
+def is_entry_point(value: str) -> bool:
+    """Whether the text has the form ``module:name``."""
+    return _ENTRY_POINT.fullmatch(value) is not None
+
+
 def _entry_point(value: str) -> str:
-    if not _ENTRY_POINT.fullmatch(value):
+    if not is_entry_point(value):
         module, _, name = value.replace("/", ".").partition(":")
         example = f"{module.removesuffix('.py')}:{name or 'recipe'}"
         raise invalid(

@@ -19,6 +19,7 @@ from ..findings import Refused, did_you_mean, rule, text
 INTERNAL = rule("internal-error", "This is a fault of Feedstock Forge, not of your files.")
 
 COMMANDS = {
+    "lint": "Check feedstocks, staged recipes, bakeries and grants.",
     "run": "Run a recipe here, with no server at hand.",
     "plan": "Turn an event into plan.json: what would be registered.",
     "register": "Register a plan's recipes in Prefect and start their runs.",

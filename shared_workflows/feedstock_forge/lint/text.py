@@ -1,0 +1,86 @@
+"""Characters that people who review a file cannot see: https://trojansource.codes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..findings import Finding, Place, Refused, Severity, rule
+from ..yaml_file import decode, read_bytes
+from .report import Report
+
+HIDDEN = rule("text-hidden-character", "Reviewers approve what they see; this text is not what they see.")
+MARK = rule(
+    "text-byte-order-mark",
+    "Some programs take the mark for a part of the first word.",
+    severity=Severity.HINT,
+)
+MANY_FILES = rule("feedstock-too-many-files", "Nobody reviews so many files, and data belong in a bakery's storage.")
+
+SUFFIXES = (".py", ".pyi", ".yaml", ".yml", ".md", ".rst", ".txt", ".toml", ".cfg", ".ini", ".sh", ".lock")
+MAX_FILES = 1000
+MAX_SHOWN = 5
+"""Findings of this kind for one file."""
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+# C0 and C1 controls, bidirectional controls, zero width and other invisible characters, and tags.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+_JOINERS = "\u200c\u200d"
+_MARK = b"\xef\xbb\xbf"
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """The text files that reviewers of a feedstock read, in a stable order; links to folders are not followed."""
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith(".") and entry.name != "__pycache__":
+                        waiting.append(Path(entry.path))
+                elif entry.name.endswith(SUFFIXES):
+                    yield Path(entry.path)
+
+
+def check(path: Path, within: Path, report: Report) -> None:
+    """Add what is hidden in a file to the report, or why the file cannot be read."""
+    report.files += 1
+    try:
+        content = read_bytes(path, within=within)
+        if content.isascii():
+            if not _CONTROL.search(content):
+                return
+            text = content.decode("ascii")
+        else:
+            text = decode(content, path)
+    except Refused as refused:
+        report.findings += refused.findings
+        return
+    if content.startswith(_MARK):
+        report.findings.append(
+            MARK.at(Place(str(path), 1, 1), "the file starts with a byte order mark", "save it as UTF-8 without one")
+        )
+        text = text[1:]
+    report.findings += list(_hidden(path, text))[:MAX_SHOWN]
+
+
+def _hidden(path: Path, text: str) -> Iterator[Finding]:
+    import unicodedata
+
+    for match in _HIDDEN.finditer(text):
+        if match[0] in _JOINERS and not _separates_ascii(text, match.start()):
+            continue  # Persian, Indic scripts and emoji need them.
+        line = text.count("\n", 0, match.start()) + 1
+        column = match.start() - (text.rfind("\n", 0, match.start()) + 1) + 1
+        name = unicodedata.name(match[0], "a control character")
+        message = f"a hidden character: U+{ord(match[0]):04X} {name}"
+        yield HIDDEN.at(Place(str(path), line, column), message, "delete it, or write it as an escape in code")
+
+
+def _separates_ascii(text: str, index: int) -> bool:
+    return text[index - 1 : index].isascii() or text[index + 1 : index + 2].isascii()
