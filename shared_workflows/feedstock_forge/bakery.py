@@ -87,7 +87,7 @@ class LabelSpec(Model):
 
     grants: Literal["open", "on-request", "closed"] = "on-request"
     prune: Literal["required", "allowed"] = "allowed"
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
 
 
 class Target(Model):
@@ -118,7 +118,7 @@ class Grant(Model):
     label: Label
     recipes: list[Text] = Field(default=["*"], min_length=1)
     events: list[Event] = Field(default=["release"], min_length=1)
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
     expires: Date | None = None
     revoked: bool = False
 

@@ -29,6 +29,16 @@ DUPLICATE_RECIPE = rule("recipe-duplicate-id", "Two recipes of one id would writ
 OTHER_ID = rule(
     "meta-id-other-repository", "The id names the flow and the dataset, so it must be the repository's own."
 )
+ID = rule("feedstock-id-invalid", "The id becomes part of a repository's, a flow's and a dataset's name.")
+RECIPE_ID = rule("recipe-id-invalid", "The id becomes part of the dataset's path and of the flow's name.")
+ENTRY_POINT = rule("entry-point-invalid", "Without file and name nobody finds the recipe.")
+VERSION = rule(
+    "version-invalid", "Two numbers say what a new version does: a minor overwrites the dataset, a major keeps it."
+)
+GITHUB_USER = rule("github-user-invalid", "Maintainers are asked for reviews and get rights by this name.")
+ORCID = rule("orcid-invalid", "An iD that fails its checksum credits nobody, or somebody else.")
+URL = rule("url-invalid", "A reader should get there by clicking.")
+ROLE = rule("provider-role-unknown", "Catalogues know the four roles of STAC and drop every other.")
 LICENCE_SPELLING = rule(
     "licence-spelling",
     "Catalogues compare licences letter by letter; the SPDX id is the one spelling that all of them know.",
@@ -61,10 +71,12 @@ _ORCID_ADDRESS = re.compile(r"(?:https?://)?orcid\.org/((?:\d{4}-){3}\d{3}[\dXx]
 
 def _feedstock_id(value: str) -> str:
     if value.endswith("-feedstock"):
-        raise invalid(f"{shown(value)} ends in -feedstock", f"write `{value.removesuffix('-feedstock')}`")
+        raise invalid(f"{shown(value)} ends in -feedstock", f"write `{value.removesuffix('-feedstock')}`", ID)
     if not _ID.fullmatch(value) or len(value) > 80:
         example = slug(value)[:80] or "noaa-oisst"
-        raise invalid(f"{shown(value)} is not a feedstock id", f"write lower-case words joined by hyphens: `{example}`")
+        raise invalid(
+            f"{shown(value)} is not a feedstock id", f"write lower-case words joined by hyphens: `{example}`", ID
+        )
     return value
 
 
@@ -77,14 +89,16 @@ def _recipe_id(value: str) -> str:
     if not _RECIPE_ID.fullmatch(value) or ".." in value:
         example = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", value).strip("._-")[:100] or "avhrr-only"
         raise invalid(
-            f"{shown(value)} is not a recipe id", f"write at most 100 letters, digits, `.`, `_` and `-`: `{example}`"
+            f"{shown(value)} is not a recipe id",
+            f"write at most 100 letters, digits, `.`, `_` and `-`: `{example}`",
+            RECIPE_ID,
         )
     return value
 
 
 def is_entry_point(value: str) -> bool:
     """Whether the text has the form ``module:name``."""
-    return _ENTRY_POINT.fullmatch(value) is not None
+    return _ENTRY_POINT.fullmatch(value) is not None and not value.partition(":")[0].endswith(".py")
 
 
 def _entry_point(value: str) -> str:
@@ -94,7 +108,8 @@ def _entry_point(value: str) -> str:
         raise invalid(
             f"{shown(value)} is not `module:name`",
             "name a file beside meta.yaml and a name in it: "
-            + (f"`{example}`" if _ENTRY_POINT.fullmatch(example) else "`recipe:avhrr_only`"),
+            + (f"`{example}`" if is_entry_point(example) else "`recipe:avhrr_only`"),
+            ENTRY_POINT,
         )
     return value
 
@@ -103,7 +118,7 @@ def _version(value: str) -> str:
     if not _VERSION.fullmatch(value):
         match = re.match(r"[vV]?(\d{1,6})(?:\.(\d{1,6}))?(?![\w-])", value)
         example = f"{int(match[1])}.{int(match[2] or 0)}" if match else "1.0"
-        raise invalid(f"{shown(value)} is not MAJOR.MINOR", f'write two numbers in quotes: `"{example}"`')
+        raise invalid(f"{shown(value)} is not MAJOR.MINOR", f'write two numbers in quotes: `"{example}"`', VERSION)
     return value
 
 
@@ -112,7 +127,9 @@ def _github(value: str) -> str:
         match = _GITHUB_ADDRESS.fullmatch(value.strip())
         example = match[1] if match else "rabernat"
         raise invalid(
-            f"{shown(value)} is not a GitHub user name", f"write the name alone, without @ or URL: `{example}`"
+            f"{shown(value)} is not a GitHub user name",
+            f"write the name alone, without @ or URL: `{example}`",
+            GITHUB_USER,
         )
     return value
 
@@ -133,11 +150,11 @@ def _orcid(value: str) -> str:
     if not _ORCID.fullmatch(value):
         match = _ORCID_ADDRESS.fullmatch(value.strip())
         example = match[1].upper() if match else "0000-0001-5999-4917"
-        raise invalid(f"{shown(value)} is not an ORCID iD", f"write four groups of four: `{example}`")
+        raise invalid(f"{shown(value)} is not an ORCID iD", f"write four groups of four: `{example}`", ORCID)
     digits = value.replace("-", "")
     if orcid_check_digit(digits) != digits[15]:
         raise invalid(
-            f"the ORCID iD `{value}` fails its own checksum", "copy it from https://orcid.org, or leave it out"
+            f"the ORCID iD `{value}` fails its own checksum", "copy it from https://orcid.org, or leave it out", ORCID
         )
     return value
 
@@ -151,7 +168,7 @@ def _one_line(value: str) -> str:
 def _url(value: str) -> str:
     if not re.fullmatch(r"(?:https?|ftp|s3|gs)://[^\s<>\"/]+[^\s<>\"]*", value):
         bare = re.fullmatch(r"[\w-]+(?:\.[\w-]+)+(?:/\S*)?", value)
-        raise invalid(f"{shown(value)} is not a URL", f"write all of it: `https://{value if bare else '…'}`")
+        raise invalid(f"{shown(value)} is not a URL", f"write all of it: `https://{value if bare else '…'}`", URL)
     return value
 
 
@@ -163,7 +180,7 @@ def _role(value: str) -> str:
     if value not in ROLES:
         near = _OTHER_ROLES.get(value.lower().strip())
         fix = f"write {near}" if near else f"write one of {', '.join(f'`{role}`' for role in ROLES)}"
-        raise invalid(f"{shown(value)} is not a role of a STAC provider", fix)
+        raise invalid(f"{shown(value)} is not a role of a STAC provider", fix, ROLE)
     return value
 
 
@@ -298,7 +315,7 @@ class LabelRequest(Model):
     label: Text = Field(examples=["prod"])
     on: Annotated[list[Event], BeforeValidator(_listed)] = Field(default=["release"], min_length=1)
     target: Text = "default"
-    resources: Resources = Resources()
+    resources: Resources = Field(default_factory=Resources)
 
 
 class Meta(Model):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from .findings import Finding, Refused, rule
+from .findings import RULES, Finding, Refused, Rule, rule
 from .findings import did_you_mean as did_you_mean
 from .yaml_file import Document, Loc
 
@@ -31,9 +31,9 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
-def invalid(message: str, fix: str) -> PydanticCustomError:
-    """The error a validator raises: what is wrong with the value, and what to write instead."""
-    return PydanticCustomError("invalid", "{message}", {"message": message, "fix": fix})
+def invalid(message: str, fix: str, rule: Rule = INVALID) -> PydanticCustomError:
+    """The error a validator raises: what is wrong with the value, what to write instead, and the rule that says so."""
+    return PydanticCustomError(rule.id, "{message}", {"message": message, "fix": fix})
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -81,9 +81,9 @@ def _finding(model: type[BaseModel], document: Document, detail: ErrorDetails, l
         case "missing":
             place = document.place(loc[:-1], key=len(loc) > 1)
             return MISSING_KEY.at(place, f"`{name}` is missing", f"add `{loc[-1]}: …`")
-        case "invalid":
+        case kind if kind in RULES:
             message = f"{name}: {context['message']}" if name else context["message"]
-            return INVALID.at(document.place(loc), message, context["fix"])
+            return RULES[kind].at(document.place(loc), message, context["fix"])
         case "literal_error" | "enum":
             known = [part.strip("' ") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
             fix = did_you_mean(str(detail["input"]), known)

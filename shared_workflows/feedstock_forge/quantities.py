@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from .findings import rule
 from .models import invalid, shown
+
+AMOUNT = rule("amount-invalid", "4096 of what? A number without its unit is read differently by everybody.")
 
 _MEMORY = {
     "B": 1,
@@ -28,11 +31,13 @@ def _amount(value: Any, units: dict[str, int], example: str) -> int:
     match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in units:
         raise invalid(
-            f"{shown(value)} is not an amount", f"write a number and one of {', '.join(units)}, such as `{example}`"
+            f"{shown(value)} is not an amount",
+            f"write a number and one of {', '.join(units)}, such as `{example}`",
+            AMOUNT,
         )
     amount = round(float(match[1]) * units[match[2]])
     if amount <= 0:
-        raise invalid(f"{shown(value)} is nothing", f"write more than zero, such as `{example}`")
+        raise invalid(f"{shown(value)} is nothing", f"write more than zero, such as `{example}`", AMOUNT)
     return amount
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..findings import Finding, Place, Refused
-from . import databases, feedstock, targets
+from . import feedstock, targets
 from .report import Options, Report
 from .requests import Requests
 from .targets import Kind, Target
@@ -63,10 +63,11 @@ def _look(target: Target, options: Options, requests: Requests, report: Report) 
             feedstock.lint_recipe(target.path, options, requests, report)
         case Kind.META:
             feedstock.lint_file(target.path, options, requests, report)
-        case Kind.BAKERY:
-            databases.lint_bakery(target.path, report)
-        case Kind.GRANT:
-            databases.lint_grant(target.path, report)
+        case Kind.BAKERY | Kind.GRANT:
+            from . import databases  # which feedstocks do not need
+
+            look = databases.lint_bakery if target.kind is Kind.BAKERY else databases.lint_grant
+            look(target.path, report)
         case Kind.MISPLACED:
             report.findings.append(targets.misplaced(target.path))
         case Kind.UNKNOWN:

@@ -27,10 +27,8 @@ OTHER_TAG = rule(
 _TAG = re.compile(r"v?(\d{1,6}\.\d{1,6})(?:\.\d+)*")
 
 
-def check(folder: Path, meta: Meta, document: Document, *, tag: str | None) -> Iterator[Finding]:
-    """The findings about the version of the release ``tag``; none where no release is planned."""
-    if tag is None:
-        return
+def check(folder: Path, meta: Meta, document: Document, tag: str) -> Iterator[Finding]:
+    """The findings about the version that the release ``tag`` would publish."""
     place = document.place(("version",))
     match = _TAG.fullmatch(tag)
     if match and match[1] != meta.version:

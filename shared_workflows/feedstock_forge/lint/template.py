@@ -9,9 +9,7 @@ from typing import Any
 
 from ..findings import Finding, Place, Refused, Severity, Who, rule
 from ..yaml_file import read_text, read_yaml
-
-ANSWERS = ".copier-answers.yml"
-WORKFLOWS = Path(".github", "workflows")
+from .workflows import ANSWERS, FOLDER
 
 CHANGED = rule(
     "workflow-changed",
@@ -43,8 +41,8 @@ def compare(folder: Path, forge: Path) -> Iterator[Finding]:
             message = f"the template cannot be rendered: {type(error).__name__}: {error}"
             yield NOT_RENDERED.at(Place(str(folder / ANSWERS)), message, fix)
             return
-        for path in sorted((rendered / WORKFLOWS).glob("*.yml")):
-            yield from _differs(folder, WORKFLOWS / path.name, path.read_text(encoding="utf-8"))
+        for path in sorted((rendered / FOLDER).glob("*.yml")):
+            yield from _differs(folder, FOLDER / path.name, path.read_text(encoding="utf-8"))
 
 
 def _render(forge: Path, into: Path, answers: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..findings import Finding, Place, Refused, Severity, Who, rule
 from ..yaml_file import read_text
-from . import template
 from .report import Options, Report
 
 MISSING = rule(
@@ -27,6 +26,8 @@ SEVERAL_PINS = rule(
     "The forge's workflows belong together and are tested together, at one commit.",
     who=Who.MAINTAINER,
 )
+FOLDER = Path(".github", "workflows")
+ANSWERS = ".copier-answers.yml"
 GENERATED = ("check.yml", "register.yml")
 
 _USES = re.compile(r"""^\s*(?:-\s+)?["']?uses["']?\s*:\s*["']?([^\s"'#]+)["']?""")
@@ -38,14 +39,14 @@ def check(folder: Path, options: Options, report: Report) -> Iterator[Finding]:
     """The findings about the generated workflows of a feedstock."""
     pins: dict[str, Place] = {}
     for name in GENERATED:
-        path = folder / template.WORKFLOWS / name
+        path = folder / FOLDER / name
         try:
             lines = read_text(path, within=folder).splitlines()
         except Refused as refused:
             if not path.exists():
-                generated = (folder / template.ANSWERS).exists()
+                generated = (folder / ANSWERS).exists()
                 fix = "run `copier update`" if generated else "generate the feedstock from the template"
-                yield MISSING.at(Place(str(path)), f"there is no {template.WORKFLOWS / name}", fix)
+                yield MISSING.at(Place(str(path)), f"there is no {FOLDER / name}", fix)
             else:
                 yield from refused.findings
             continue
@@ -62,8 +63,10 @@ def check(folder: Path, options: Options, report: Report) -> Iterator[Finding]:
         (first, _), (other, place) = list(pins.items())[:2]
         message = f"this workflow is pinned to {other[:12]}, another one to {first[:12]}"
         yield SEVERAL_PINS.at(place, message, "run `copier update`, which moves them together")
-    if (folder / template.ANSWERS).exists():
+    if (folder / ANSWERS).exists():
         if options.template is None:
             report.note("Generated files were not compared with the template (--template FOLDER).")
         else:
+            from . import template  # which needs more than reading files does
+
             yield from template.compare(folder, options.template)
