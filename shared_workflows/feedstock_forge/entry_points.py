@@ -16,7 +16,8 @@ OUTSIDE = rule("recipe-outside", "Only code inside the feedstock was reviewed wi
 NO_OBJECT = rule("recipe-object-missing", "The entry point names something that its module does not hold.")
 SYNTAX = rule("recipe-syntax", "A file that Python cannot read cannot be imported anywhere.")
 
-MAX_BYTES = 256 << 10
+STAR = "*"
+MAX_BYTES = 128 << 10
 """Of a module that an entry point names; the largest of the community has 30 KiB."""
 
 
@@ -62,14 +63,8 @@ def read(file: Path) -> Module:
         raise Refused(SYNTAX.at(where, f"not valid Python: {error.msg}", "correct this line")) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise Refused(SYNTAX.at(Place(str(file)), f"Python cannot read it: {error}", "simplify it")) from None
-    names: set[str] = set()
-    dynamic = False
-    for node in _top_level(tree.body):
-        for name in _bound(node):
-            if name in ("*", "__getattr__", "globals"):
-                dynamic = True
-            else:
-                names.add(name)
+    names = {name for node in _top_level(tree.body) for name in _bound(node)}
+    dynamic = STAR in names or "__getattr__" in names or "globals()" in source
     return Module(file, frozenset(names), dynamic)
 
 
@@ -98,27 +93,25 @@ def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _bound(node: ast.stmt) -> Iterator[str]:
-    """The names that a statement binds; ``*`` for a star import, ``globals`` for a write through it."""
+    """The names that a statement binds."""
     match node:
+        case ast.Assign():
+            targets: list[ast.expr | None] = list(node.targets)
+        case ast.AnnAssign() | ast.AugAssign() | ast.For():
+            targets = [node.target]
+        case ast.With():
+            targets = [item.optional_vars for item in node.items]
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             yield node.name
+            return
         case ast.Import() | ast.ImportFrom():
             for alias in node.names:
                 yield alias.asname or alias.name.split(".")[0]
-        case ast.Assign() | ast.AnnAssign() | ast.AugAssign() | ast.Expr() | ast.For() | ast.With():
-            for inner in ast.walk(node) if not isinstance(node, ast.For | ast.With) else _header(node):
-                if isinstance(inner, ast.Name) and (isinstance(inner.ctx, ast.Store) or inner.id == "globals"):
-                    yield inner.id
-        case ast.If() | ast.While():
-            for inner in ast.walk(node.test):
-                if isinstance(inner, ast.NamedExpr):
-                    yield inner.target.id
-        case _ if type(node).__name__ == "TypeAlias":  # Python 3.12
-            yield node.name.id  # type: ignore[attr-defined]
-
-
-def _header(node: ast.For | ast.With) -> Iterator[ast.AST]:
-    targets = [node.target] if isinstance(node, ast.For) else [item.optional_vars for item in node.items]
+            return
+        case _:
+            # `type Recipe = …` of Python 3.12 has its name in a node that older versions do not know.
+            targets = [getattr(node, "name", None)]
     for target in targets:
-        if target is not None:
-            yield from ast.walk(target)
+        for inner in ast.walk(target) if target is not None else ():
+            if isinstance(inner, ast.Name):
+                yield inner.id

@@ -15,6 +15,9 @@ PROPRIETARY = "proprietary"
 https://github.com/radiantearth/stac-spec/blob/v1.0.0/collection-spec/collection-spec.md#license
 """
 
+MAX_EXPRESSION = 200
+"""Characters of a licence that is looked at as an expression."""
+
 _URL = re.compile(r"https?://\S+")
 _CREATIVE_COMMONS = re.compile(
     r"https?://(?:www\.)?creativecommons\.org/(?:licenses/([a-z-]+)|publicdomain/(zero))/(\d\.\d)(?:[/#?]\S*)?"
@@ -105,7 +108,7 @@ def _expression(words: str) -> str | None:
         return known
     if _REFERENCE.fullmatch(words):
         return words
-    if not {"AND", "OR", "WITH"} & set(words.upper().split()):
+    if len(words) > MAX_EXPRESSION or not {"AND", "OR", "WITH"} & set(words.upper().split()):
         return None
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 

@@ -96,6 +96,10 @@ def _recipe_id(value: str) -> str:
     return value
 
 
+MAX_URL = 2000
+"""Characters of a URL that every browser and server takes."""
+
+
 def is_entry_point(value: str) -> bool:
     """Whether the text has the form ``module:name``."""
     return _ENTRY_POINT.fullmatch(value) is not None and not value.partition(":")[0].endswith(".py")
@@ -166,8 +170,8 @@ def _one_line(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    if not re.fullmatch(r"(?:https?|ftp|s3|gs)://[^\s<>\"/]+[^\s<>\"]*", value):
-        bare = re.fullmatch(r"[\w-]+(?:\.[\w-]+)+(?:/\S*)?", value)
+    if len(value) > MAX_URL or not re.fullmatch(r"(?:https?|ftp|s3|gs)://[^\s<>\"/]+[^\s<>\"]*", value):
+        bare = len(value) <= MAX_URL and re.fullmatch(r"[\w-]+(?:\.[\w-]+)+(?:/\S*)?", value)
         raise invalid(f"{shown(value)} is not a URL", f"write all of it: `https://{value if bare else '…'}`", URL)
     return value
 

@@ -103,7 +103,7 @@ def read_bytes(path: Path, *, within: Path | None = None, max_bytes: int = MAX_B
     Arguments and errors are those of :func:`read_text`.
     """
     place = Place(str(path))
-    if within is not None and not _inside(path, within):
+    if within is not None and not is_inside(path, within):
         raise Refused(OUTSIDE.at(place, f"{path.name} leads out of {within}", "replace the link by the file itself"))
     try:
         # O_NONBLOCK: opening a FIFO must not wait for a writer that never comes.
@@ -146,7 +146,8 @@ def decode(content: bytes, path: Path) -> str:
         ) from None
 
 
-def _inside(path: Path, folder: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, links followed, stays in a folder."""
     real, root = os.path.realpath(path), os.path.realpath(folder)
     return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
@@ -168,6 +169,10 @@ def read_yaml(path: Path, *, within: Path | None = None) -> Document:
 def parse_yaml(content: str, path: Path) -> Document:
     """Parse YAML text; ``path`` names it in findings. Raises :class:`Refused` with one of the ``yaml-*`` findings."""
     document = Document(path, content, None)
+    if (directive := _TAG_DIRECTIVE.search(content)) is not None:
+        # libyaml compares each of them with all before it: a megabyte would take it ten seconds.
+        place = Place(str(path), content.count("\n", 0, directive.start()) + 1, 1)
+        raise Refused(BROKEN.at(place, "a `%TAG` has no meaning here", "remove the line"))
     try:
         events = yaml.parse(content, Loader=_LOADER)
         document.data = _Builder(document, events).build()
@@ -178,6 +183,7 @@ def parse_yaml(content: str, path: Path) -> Document:
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_TAG_DIRECTIVE = re.compile(r"^%TAG\b", re.MULTILINE)
 _TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 
 # The core schema of YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..findings import Finding, Place, Refused
+from ..yaml_file import UNREADABLE
 from . import feedstock, targets
 from .report import Options, Report
 from .requests import Requests
@@ -24,13 +25,19 @@ def lint(paths: Iterable[Path], options: Options) -> Report:
     requests = Requests(options.bakeries)
     seen: set[Path] = set()
     for path in paths:
-        found = targets.find(path)
-        if not found:
-            report.findings.append(targets.nothing(path))
-        for target in found:
-            if (key := target.path.absolute()) not in seen:
-                seen.add(key)
-                _look(target, options, requests, report)
+        try:
+            found = targets.find(path)
+            if not found:
+                report.findings.append(targets.nothing(path))
+            for target in found:
+                if (key := target.path.absolute()) not in seen:
+                    seen.add(key)
+                    _look(target, options, requests, report)
+        except OSError as error:
+            where = str(error.filename or path)
+            report.findings.append(
+                UNREADABLE.at(Place(where), f"cannot read {where}: {error.strerror}", "check its permissions")
+            )
     report.findings = _ordered(report.findings)
     return report
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from .. import entry_points, meta
 from ..findings import Finding, Place, Refused, Severity, rule
 from ..meta import FILE, FOLDER, OTHER_ID, Meta, slug
+from ..models import MAX_FINDINGS
 from ..yaml_file import Document, Loc, read_text, read_yaml
 from . import requirements, text, workflows
 from .report import Options, Report
@@ -27,7 +29,7 @@ KEY_ORDER = rule(
     severity=Severity.HINT,
 )
 
-_ORIGIN = re.compile(r'\[remote "origin"\][^\[]*?^\s*url\s*=\s*(\S+)', re.MULTILINE)
+_ORIGIN = re.compile(r'^\[remote "origin"\][^\[]*?\n[ \t]*url[ \t]*=[ \t]*(\S{1,500})', re.MULTILINE)
 _REPOSITORY = re.compile(r"[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?/?$", re.ASCII)
 
 
@@ -36,8 +38,8 @@ def lint_feedstock(folder: Path, options: Options, requests: Requests, report: R
     repository = options.repository or repository_of(folder)
     name = repository or folder.resolve().name
     checked = _lint_meta(folder / FOLDER / FILE, folder, name, requests, report, named=repository is not None)
-    _lint_text(folder / FOLDER, folder, report)
-    _lint_text(folder / ".github", folder, report)
+    text.check_folder(folder / FOLDER, folder, report)
+    text.check_folder(folder / ".github", folder, report)
     for path in _own_files(folder):
         text.check(path, folder, report)
     report.findings += workflows.check(folder, options, report)
@@ -51,7 +53,7 @@ def lint_recipe(folder: Path, options: Options, requests: Requests, report: Repo
     """Look at a folder of staged recipes; its name is that of the feedstock that it would become."""
     name = options.repository or folder.resolve().name
     _lint_meta(folder / FILE, folder, name, requests, report, named=True)
-    _lint_text(folder, folder, report)
+    text.check_folder(folder, folder, report)
 
 
 def lint_file(path: Path, options: Options, requests: Requests, report: Report) -> None:
@@ -158,7 +160,7 @@ def _requirements(root: Path, within: Path, report: Report) -> Iterator[Finding]
             yield NO_REQUIREMENTS.at(Place(str(root / FILE)), message, f"add {path} with a version for each package")
         return
     try:
-        yield from requirements.check(path, read_text(path, within=within), locked=locked)
+        yield from islice(requirements.check(path, read_text(path, within=within), locked=locked), MAX_FINDINGS)
         report.files += 1
     except Refused as refused:
         yield from refused.findings
@@ -171,17 +173,6 @@ def _key_order(document: Document) -> Iterator[Finding]:
         first = next(key for key, other in zip(known, wanted, strict=True) if key != other)
         message = f"`{first}` stands before `{wanted[known.index(first)]}`"
         yield KEY_ORDER.at(document.place((first,), key=True), message, f"order the keys: {', '.join(wanted)}")
-
-
-def _lint_text(folder: Path, within: Path, report: Report) -> None:
-    if not folder.is_dir():
-        return
-    for number, path in enumerate(text.files(folder)):
-        if number == text.MAX_FILES:
-            message = f"there are more than {text.MAX_FILES} text files here; the rest was not looked at"
-            report.findings.append(text.MANY_FILES.at(Place(str(folder)), message, "move the data elsewhere"))
-            return
-        text.check(path, within, report)
 
 
 def _own_files(folder: Path) -> Iterator[Path]:

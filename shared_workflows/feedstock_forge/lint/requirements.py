@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..findings import Finding, Place, Severity, Who, rule
+from ..findings import Finding, Place, Severity, rule
 
 FILE = "requirements.txt"
 LOCKS = ("requirements.lock", "pylock.toml", "uv.lock")
@@ -16,8 +16,12 @@ UNBOUNDED = rule(
     "requirement-unbounded",
     "The newest release of tomorrow may break a recipe that nobody has touched.",
     severity=Severity.WARNING,
-    who=Who.CONTRIBUTOR,
 )
+
+MAX_LINE = 8000
+"""Characters of one requirement with its hashes."""
+
+MAX_LINES = 1000
 
 # The lines that are certainly fine, without importing a parser for them: a name and a version that bounds it above.
 _BOUNDED = re.compile(
@@ -30,18 +34,21 @@ _COMMIT = re.compile(r"@[0-9a-f]{40}(?:#|$)")
 
 def check(path: Path, text: str, *, locked: bool) -> Iterator[Finding]:
     """The findings of a requirements file; ``locked`` says that a lock file beside it fixes every version."""
-    number, pending = 0, ""
-    for index, raw in enumerate(text.splitlines(), start=1):
-        line = pending + _COMMENT.sub("", raw)
-        if not pending:
-            number = index
-        if line.endswith("\\"):
+    start, pending, looked_at = 0, "", 0
+    for number, raw in enumerate(text.splitlines(), start=1):
+        start = start if pending else number
+        line = f"{pending}{_COMMENT.sub('', raw)}"
+        if line.endswith("\\") and len(line) <= MAX_LINE:
             pending = line[:-1]
             continue
-        pending = ""
-        line = line.strip()
-        if line and not _BOUNDED.fullmatch(line):
-            yield from _line(Place(str(path), number, 1), line, locked=locked)
+        pending, line = "", line.strip()
+        if not line or _BOUNDED.fullmatch(line):
+            continue
+        place = Place(str(path), start, 1)
+        if (looked_at := looked_at + 1) > MAX_LINES:
+            yield INVALID.at(place, f"there are more than {MAX_LINES} requirements", "name those that recipes import")
+            return
+        yield from _line(place, line[:MAX_LINE], locked=locked)
 
 
 def _line(place: Place, line: str, *, locked: bool) -> Iterator[Finding]:
@@ -59,7 +66,7 @@ def _line(place: Place, line: str, *, locked: bool) -> Iterator[Finding]:
         return
     try:
         requirement = Requirement(line)
-    except InvalidRequirement as error:
+    except (InvalidRequirement, RecursionError) as error:
         reason = str(error).split("\n")[0]
         yield INVALID.at(place, f"pip cannot read this line: {reason}", "write `name==version`")
         return

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from ..findings import Finding, Place, Refused, Severity, rule
-from ..yaml_file import decode, read_bytes
+from ..yaml_file import OUTSIDE, decode, is_inside, read_bytes
 from .report import Report
 
 HIDDEN = rule("text-hidden-character", "Reviewers approve what they see; this text is not what they see.")
@@ -17,10 +18,12 @@ MARK = rule(
     "Some programs take the mark for a part of the first word.",
     severity=Severity.HINT,
 )
-MANY_FILES = rule("feedstock-too-many-files", "Nobody reviews so many files, and data belong in a bakery's storage.")
+TOO_MUCH = rule("feedstock-too-much-text", "Nobody reviews so much, and data belong in a bakery's storage.")
 
 SUFFIXES = (".py", ".pyi", ".yaml", ".yml", ".md", ".rst", ".txt", ".toml", ".cfg", ".ini", ".sh", ".lock")
 MAX_FILES = 1000
+MAX_BYTES = 8 << 20
+MAX_ENTRIES = 20_000
 MAX_SHOWN = 5
 """Findings of this kind for one file."""
 
@@ -34,39 +37,60 @@ _JOINERS = "\u200c\u200d"
 _MARK = b"\xef\xbb\xbf"
 
 
-def files(folder: Path) -> Iterator[Path]:
-    """The text files that reviewers of a feedstock read, in a stable order; links to folders are not followed."""
-    waiting = [folder]
+def check_folder(folder: Path, within: Path, report: Report) -> None:
+    """Check every text file below a folder, up to what a person might review. Links to folders are not followed."""
+    if not folder.is_dir():
+        return
+    if not is_inside(folder, within):
+        message = f"{folder.name} leads out of {within}"
+        report.findings.append(OUTSIDE.at(Place(str(folder)), message, "replace the link by the folder itself"))
+        return
+    read = number = 0
+    for number, path in enumerate(_files(folder), start=1):
+        if path is None or number > MAX_FILES or read > MAX_BYTES:
+            message = (
+                f"there are more than {MAX_FILES} text files or {MAX_BYTES >> 20} MiB here; not all were looked at"
+            )
+            report.findings.append(TOO_MUCH.at(Place(str(folder)), message, "move the data elsewhere"))
+            return
+        read += check(path, within, report)
+
+
+def _files(folder: Path) -> Iterator[Path | None]:
+    """The text files below a folder, in a stable order; None where there are too many entries to go on."""
+    waiting, entries = [folder], 0
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith(".") and entry.name != "__pycache__":
-                        waiting.append(Path(entry.path))
-                elif entry.name.endswith(SUFFIXES):
-                    yield Path(entry.path)
+        with os.scandir(waiting.pop()) as found:
+            listed = sorted(found, key=lambda entry: entry.name)
+        for entry in listed:
+            if (entries := entries + 1) > MAX_ENTRIES:
+                yield None
+                return
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith(".") and entry.name != "__pycache__":
+                    waiting.append(Path(entry.path))
+            elif entry.name.endswith(SUFFIXES):
+                yield Path(entry.path)
 
 
-def check(path: Path, within: Path, report: Report) -> None:
-    """Add what is hidden in a file to the report, or why the file cannot be read."""
+def check(path: Path, within: Path, report: Report) -> int:
+    """Add what is hidden in a file to the report, or why the file cannot be read; returns how many bytes were."""
     report.files += 1
     try:
         content = read_bytes(path, within=within)
-        if content.isascii():
-            if not _CONTROL.search(content):
-                return
-            text = content.decode("ascii")
-        else:
-            text = decode(content, path)
+        if content.isascii() and not _CONTROL.search(content):
+            return len(content)
+        text = decode(content, path)
     except Refused as refused:
         report.findings += refused.findings
-        return
+        return 0
     if content.startswith(_MARK):
         report.findings.append(
             MARK.at(Place(str(path), 1, 1), "the file starts with a byte order mark", "save it as UTF-8 without one")
         )
         text = text[1:]
-    report.findings += list(_hidden(path, text))[:MAX_SHOWN]
+    report.findings += islice(_hidden(path, text), MAX_SHOWN)
+    return len(content)
 
 
 def _hidden(path: Path, text: str) -> Iterator[Finding]:
