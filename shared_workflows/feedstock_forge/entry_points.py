@@ -113,5 +113,5 @@ def _bound(node: ast.stmt) -> Iterator[str]:
             targets = [getattr(node, "name", None)]
     for target in targets:
         for inner in ast.walk(target) if target is not None else ():
-            if isinstance(inner, ast.Name):
+            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
                 yield inner.id

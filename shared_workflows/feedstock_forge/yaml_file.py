@@ -330,7 +330,7 @@ def _broken(document: Document, error: yaml.YAMLError) -> Finding:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = Place(str(document.path), mark.line + 1, mark.column + 1) if mark else Place(str(document.path))
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
-    line = [*document.text.split("\n", mark.line + 1), ""][mark.line] if mark else ""
-    if "\t" in line[: len(line) - len(line.lstrip())]:
+    start = document.text.rfind("\n", 0, mark.index) + 1 if mark else 0
+    if "\t" in document.text[start : len(document.text) - len(document.text[start:].lstrip(" \t"))]:
         return BROKEN.at(place, "this line is indented with a tab", "indent with spaces; YAML forbids tabs")
     return BROKEN.at(place, f"not valid YAML: {problem}", "check quotes, colons and indentation on and above this line")

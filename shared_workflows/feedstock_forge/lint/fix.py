@@ -40,7 +40,7 @@ def fix_file(path: Path, within: Path, repository: str) -> bool:
 
 def rewrite(text: str, path: Path, repository: str) -> str:
     """The text of a meta.yaml in the present form; the text itself where it is broken, or in that form already."""
-    text = text.removeprefix(_MARK)
+    text = text.lstrip(_MARK)
     for step in _STEPS:
         try:
             document = parse_yaml(text, path)
@@ -200,9 +200,11 @@ def _plain_dict(document: Document, _: str) -> list[Edit]:
 def _resources(document: Document, repository: str) -> list[Edit]:
     """Numbers with their unit. Before `bakery` becomes a list, since only there they are MiB and 1/1024 of a core."""
     bakery = document.data.get("bakery")
-    if not isinstance(bakery, dict) or not isinstance(resources := bakery.get("resources"), dict):
+    if not isinstance(bakery, dict) or "bakeries" in document.data:
         return []
-    modern = modernise(document, repository)[0].get("bakeries", [{}])[0].get("resources", {})
+    if not isinstance(resources := bakery.get("resources"), dict):
+        return []
+    modern = modernise(document, repository)[0]["bakeries"][0]["resources"]
     edits = []
     for key in ("memory", "cpu"):
         if type(resources.get(key)) is int and modern.get(key) != resources[key]:
@@ -292,13 +294,13 @@ def _blocks(document: Document) -> list[tuple[str, int]]:
 
 
 _STEPS: tuple[Callable[[Document, str], list[Edit]], ...] = (
+    _add_missing,
     _drop_versions,
     _drop_empty,
     _resources,
     _list_bakery,
     _plain_dict,
     _spellings,
-    _add_missing,
     _order,
 )
 

@@ -28,9 +28,10 @@ MAX_SHOWN = 5
 """Findings of this kind for one file."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
-# C0 and C1 controls, bidirectional controls, zero width and other invisible characters, and tags.
+# C0 and C1 controls, line breaks that only some programs break at, bidirectional controls, zero width and other
+# invisible characters, and tags.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
 )
 _JOINERS = "\u200c\u200d"
