@@ -23,13 +23,20 @@ MIB = 1 << 20
 MODULE = (128 << 10) - 1  # just below the limit of a module
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """With compiled modules kept, as where the program is installed."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))}
+
+
 @pytest.fixture
 def feedstock(tmp_path):
     shutil.copytree(FORGE, tmp_path / "forge")
     return tmp_path / "forge" / "noaa-oisst-feedstock"
 
 
-def run(feedstock):
+def run(feedstock, environment):
     """`feedstock lint` in a process of its own; returns its findings' ids. Fails if it takes too long or too much."""
     program = (
         "import resource, sys, time\n"
@@ -42,7 +49,7 @@ def run(feedstock):
     command = [sys.executable, "-c", program, "lint", str(feedstock), "--format", "json"]
     done = subprocess.run(
         [*command, "--bakeries", str(feedstock.parent / "bakeries")],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=30, check=False, env=environment,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert "internal-error" not in done.stderr
@@ -88,10 +95,10 @@ HARD_META = {
 
 
 @pytest.mark.parametrize("name", HARD_META)
-def test_a_hard_meta_yaml_gets_its_finding(name, feedstock):
+def test_a_hard_meta_yaml_gets_its_finding(name, feedstock, environment):
     content, expected = HARD_META[name]
     (feedstock / "feedstock" / "meta.yaml").write_bytes(content)
-    assert expected in run(feedstock)
+    assert expected in run(feedstock, environment)
 
 
 HARD_CODE = {
@@ -108,23 +115,23 @@ HARD_CODE = {
 
 
 @pytest.mark.parametrize("name", HARD_CODE)
-def test_hard_code_gets_a_finding(name, feedstock):
+def test_hard_code_gets_a_finding(name, feedstock, environment):
     (feedstock / "feedstock" / "recipe.py").write_bytes(HARD_CODE[name])
-    assert {"recipe-syntax", "recipe-object-missing"} & run(feedstock)
+    assert {"recipe-syntax", "recipe-object-missing"} & run(feedstock, environment)
 
 
-def test_a_module_beyond_the_limit_is_not_read(feedstock):
+def test_a_module_beyond_the_limit_is_not_read(feedstock, environment):
     (feedstock / "feedstock" / "recipe.py").write_bytes(b"#" * (MODULE + 2))
-    assert "file-too-large" in run(feedstock)
+    assert "file-too-large" in run(feedstock, environment)
 
 
 HARD_REQUIREMENTS = [b"a" * MIB, b"a>=1," * (MIB // 5), b"((" * (MIB // 2), b"a; " + b"(" * (MIB - 3), b"xarray\n" * (MIB // 8)]
 
 
 @pytest.mark.parametrize("content", HARD_REQUIREMENTS, ids=lambda content: content[:5].decode())
-def test_hard_requirements_get_a_finding(content, feedstock):
+def test_hard_requirements_get_a_finding(content, feedstock, environment):
     (feedstock / "feedstock" / "requirements.txt").write_bytes(content)
-    assert {"requirement-invalid", "requirement-unbounded", "file-too-large"} & run(feedstock)
+    assert {"requirement-invalid", "requirement-unbounded", "file-too-large"} & run(feedstock, environment)
 
 
 def folder_instead(path):
@@ -240,7 +247,7 @@ def _edited(text, edits):
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scratch") / "forge"
-    shutil.copytree(FORGE, folder)
+    shutil.copytree(FORGE, folder, ignore=shutil.ignore_patterns(".github", "README.md", "requirements.txt"))
     return folder / "noaa-oisst-feedstock"
 
 
