@@ -66,6 +66,7 @@ _VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})", re.ASCII)
 _GITHUB = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", re.ASCII)
 _GITHUB_ADDRESS = re.compile(r"(?:@|(?:https?://)?(?:www\.)?github\.com/)([A-Za-z0-9-]+)/?", re.ASCII)
 _ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]", re.ASCII)
+_URL = re.compile(r"(?:https?|ftp|s3|gs)://[^\s<>\"/]+[^\s<>\"]*")
 _ORCID_ADDRESS = re.compile(r"(?:https?://)?orcid\.org/((?:\d{4}-){3}\d{3}[\dXx])/?", re.ASCII)
 
 
@@ -170,7 +171,7 @@ def _one_line(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    if len(value) > MAX_URL or not re.fullmatch(r"(?:https?|ftp|s3|gs)://[^\s<>\"/]+[^\s<>\"]*", value):
+    if len(value) > MAX_URL or not _URL.fullmatch(value):
         bare = len(value) <= MAX_URL and re.fullmatch(r"[\w-]+(?:\.[\w-]+)+(?:/\S*)?", value)
         raise invalid(f"{shown(value)} is not a URL", f"write all of it: `https://{value if bare else '…'}`", URL)
     return value
@@ -204,14 +205,20 @@ _OTHER_ROLES = {
     "publisher": "`host`",
 }
 
+
+def _form(pattern: re.Pattern[str], example: str) -> Any:
+    """What an editor can know of a value: its pattern, for the schema only, and an example."""
+    return Field(examples=[example], json_schema_extra={"pattern": f"^(?:{pattern.pattern})$"})
+
+
 Text = Annotated[str, AfterValidator(_one_line)]
-FeedstockId = Annotated[str, AfterValidator(_feedstock_id), Field(examples=["noaa-oisst"])]
-RecipeId = Annotated[str, AfterValidator(_recipe_id), Field(examples=["avhrr-only"])]
-EntryPoint = Annotated[str, AfterValidator(_entry_point), Field(examples=["recipe:avhrr_only"])]
-Version = Annotated[str, AfterValidator(_version), Field(examples=["1.0"])]
-GitHubUser = Annotated[str, AfterValidator(_github), Field(examples=["rabernat"])]
-Orcid = Annotated[str, AfterValidator(_orcid), Field(examples=["0000-0001-5999-4917"])]
-Url = Annotated[str, AfterValidator(_url), Field(examples=["https://www.ncei.noaa.gov"])]
+FeedstockId = Annotated[str, AfterValidator(_feedstock_id), _form(_ID, "noaa-oisst")]
+RecipeId = Annotated[str, AfterValidator(_recipe_id), _form(_RECIPE_ID, "avhrr-only")]
+EntryPoint = Annotated[str, AfterValidator(_entry_point), _form(_ENTRY_POINT, "recipe:avhrr_only")]
+Version = Annotated[str, AfterValidator(_version), _form(_VERSION, "1.0")]
+GitHubUser = Annotated[str, AfterValidator(_github), _form(_GITHUB, "rabernat")]
+Orcid = Annotated[str, AfterValidator(_orcid), _form(_ORCID, "0000-0001-5999-4917")]
+Url = Annotated[str, AfterValidator(_url), _form(_URL, "https://www.ncei.noaa.gov")]
 Role = Annotated[str, AfterValidator(_role), Field(json_schema_extra={"enum": list(ROLES)})]
 Store = Literal["icechunk", "zarr"]
 Event = Literal["release", "merge"]
@@ -317,7 +324,11 @@ class LabelRequest(Model):
 
     id: Text = Field(description="The bakery's id.", examples=["ldeo.aws.us-west-2"])
     label: Text = Field(examples=["prod"])
-    on: Annotated[list[Event], BeforeValidator(_listed)] = Field(default=["release"], min_length=1)
+    on: Annotated[list[Event], BeforeValidator(_listed)] = Field(
+        default=["release"],
+        min_length=1,
+        description="The events that make a dataset: a release all of it, a merge what is new.",
+    )
     target: Text = "default"
     resources: Resources = Field(default_factory=Resources)
 

@@ -14,6 +14,7 @@ FORMATS = ("text", "json", "github", "markdown", "sarif")
 @click.command("lint")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--fix", is_flag=True, help="Rewrite what is mechanical, then look again.")
+@click.option("--fix-only", is_flag=True, help="Rewrite what is mechanical and say nothing of the rest.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to say it. [default: text]")
 @click.option("--strict", is_flag=True, help="Let warnings count as errors.")
 @click.option(
@@ -30,6 +31,7 @@ FORMATS = ("text", "json", "github", "markdown", "sarif")
 def command(
     paths: tuple[Path, ...],
     fix: bool,
+    fix_only: bool,
     format_: str,
     strict: bool,
     bakeries_folder: Path | None,
@@ -49,7 +51,7 @@ def command(
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()
     from .. import bakery, lint
-    from ..findings import Severity
+    from ..findings import Place, Severity
     from ..lint import formats
 
     gc.enable()
@@ -60,7 +62,13 @@ def command(
     folder = bakeries_folder or bakery.default_folder()
     known = bakery.Bakeries.at(folder) if bakeries_folder or folder.is_dir() else None
     options = lint.Options(bakeries=known, repository=repository, release=release, template=template)
-    report = lint.fix(places, options) if fix else lint.lint(places, options)
+    if fix or fix_only:
+        rewritten = lint.fix(places, options)
+        for file in rewritten:
+            click.echo(f"rewrote {Place(str(file))}", err=True)
+        if fix_only:
+            return 0
+    report = lint.lint(places, options)
     click.echo(formats.FORMATS[format_](report), nl=False)
     failing = (Severity.ERROR, Severity.WARNING) if strict else (Severity.ERROR,)
     return int(any(finding.severity in failing for finding in report.findings))

@@ -7,6 +7,7 @@ back as notes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ..findings import Finding, Place, Refused
@@ -42,24 +43,20 @@ def lint(paths: Iterable[Path], options: Options) -> Report:
     return report
 
 
-def fix(paths: Iterable[Path], options: Options) -> Report:
-    """Rewrite what is mechanical in every meta.yaml among ``paths``, then lint as :func:`lint` does."""
+def fix(paths: Iterable[Path], options: Options) -> list[Path]:
+    """Rewrite what is mechanical in every meta.yaml among ``paths``; returns those that changed.
+
+    What cannot be read is left alone: :func:`lint` says why.
+    """
     from .fix import fix_file
 
-    paths = list(paths)
     rewritten = []
     for target in dict.fromkeys(target for path in paths for target in targets.find(path)):
-        if (named := feedstock.meta_of(target, options)) is None:
-            continue
-        file, within, repository = named
-        try:
-            if fix_file(file, within, repository):
-                rewritten.append(str(file))
-        except Refused:
-            continue  # Linting it says why.
-    report = lint(paths, options)
-    report.fixed = rewritten
-    return report
+        if named := feedstock.meta_of(target, options):
+            with suppress(Refused, OSError):
+                if fix_file(*named):
+                    rewritten.append(named[0])
+    return rewritten
 
 
 def _look(target: Target, options: Options, requests: Requests, report: Report) -> None:

@@ -38,7 +38,7 @@ def text(report: Report) -> str:
     def style(words: str, **look: Any) -> str:
         return click.style(words, **look) if colour else words
 
-    lines = [f"rewrote {Place(file)}" for file in report.fixed]
+    lines: list[str] = []
     explained: set[str] = set()
     for file, findings in _by_file(report):
         lines += ["", style(file, bold=True)] if lines else [style(file, bold=True)]
@@ -103,7 +103,6 @@ def as_json(report: Report) -> str:
             "bakeries": report.bakeries,
         },
         "findings": findings,
-        "fixed": report.fixed,
         "not_checked": report.notes,
     }
     return json.dumps(document, indent=2) + "\n"

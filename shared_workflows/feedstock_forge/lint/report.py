@@ -34,9 +34,6 @@ class Report:
     notes: list[str] = field(default_factory=list)
     """What was not checked, and how to have it checked."""
 
-    fixed: list[str] = field(default_factory=list)
-    """The files that were rewritten."""
-
     def count(self, severity: Severity) -> int:
         """How many findings weigh so much."""
         return sum(1 for finding in self.findings if finding.severity is severity)
