@@ -153,11 +153,8 @@ def _list_bakery(document: Document, _: str) -> list[Edit]:
     newline = _newline(text)
     rename = (key.start, key.end, "bakeries")
     if isinstance(bakery, str):
-        return [
-            rename,
-            (value.start, value.start, f"{newline}  - id: "),
-            *_after_line(text, value.end, "    label: prod"),
-        ]
+        colon = text.index(":", key.end) + 1
+        return [rename, (colon, value.start, f"{newline}  - id: "), *_after_line(text, value.end, "    label: prod")]
     if text[value.start] == "{":
         label = "" if "label" in bakery else "label: prod, "
         return [rename, (value.start, value.start + 1, "[{" + label), (value.end, value.end, "]")]

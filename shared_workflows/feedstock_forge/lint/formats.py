@@ -64,14 +64,13 @@ def text(report: Report) -> str:
 def summary(report: Report) -> str:
     """One line: how much was found, in how much."""
     counts = [_number(report.count(severity), severity) for severity in Severity if report.count(severity)]
-    looked = [
-        _number(count, word)
-        for count, word in ((report.files, "file"), (report.feedstocks, "feedstock"), (report.bakeries, "bakery"))
-        if count
+    of = [
+        _number(count, word) for count, word in ((report.feedstocks, "feedstock"), (report.bakeries, "bakery")) if count
     ]
+    looked = f" in {_number(report.files, 'file')}{' of ' if of else ''}{' and '.join(of)}" if report.files else ""
     fixable = sum(1 for finding in report.findings if finding.id in FIXABLE)
     mend = f" `feedstock lint --fix` rewrites {fixable}." if fixable else ""
-    return f"{', '.join(counts) or 'Nothing wrong'}{' in ' if looked else ''}{', '.join(looked)}.{mend}"
+    return f"{', '.join(counts) or 'Nothing wrong'}{looked}.{mend}"
 
 
 def as_json(report: Report) -> str:
@@ -117,7 +116,7 @@ def github(report: Report) -> str:
     for finding in report.findings:
         properties = {"title": finding.id}
         if finding.place:
-            properties["file"] = _relative(finding.place.file)
+            properties["file"] = os.fsencode(_relative(finding.place.file)).decode(errors="replace")
             if finding.place.line:
                 properties |= {"line": str(finding.place.line), "col": str(finding.place.column or 1)}
         listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
