@@ -56,7 +56,7 @@ def test_resources_of_the_first_bakeries_were_mebibytes_and_1024ths_of_a_core():
     (request,) = model.bakeries
     assert (request.label, request.on) == ("prod", ["release"])
     assert request.resources == meta.Resources(memory="4 GiB", cpu=1.0)
-    assert {"24:13 meta-old-form", "25:10 meta-old-form"} <= set(places)
+    assert {"25:13 meta-old-form", "26:10 meta-old-form"} <= set(places)
 
 
 def test_a_flow_mapping_and_a_dict_object_in_a_list_are_read():
