@@ -106,7 +106,7 @@ class Bakery(Model):
     work_pool: WorkPool
     labels: dict[Label, LabelSpec] = Field(min_length=1)
     targets: dict[str, Target] = Field(min_length=1)
-    engine: dict[str, Any] = Field(default_factory=dict)
+    engine: dict[str, Any] = Field(default={})
     closed: bool = Field(default=False, description="A closed bakery runs nothing.")
 
 

@@ -281,7 +281,7 @@ class Provider(Model):
 
     name: Text
     description: str | None = None
-    roles: list[Role] = Field(default_factory=list)
+    roles: list[Role] = Field(default=[])
     url: Url | None = None
 
 
@@ -343,7 +343,7 @@ class Meta(Model):
     recipes: Recipes
     provenance: Provenance
     maintainers: list[Maintainer] = Field(min_length=1)
-    bakeries: list[LabelRequest] = Field(default_factory=list)
+    bakeries: list[LabelRequest] = Field(default=[])
 
     @model_validator(mode="after")
     def _some_recipe(self) -> Meta:

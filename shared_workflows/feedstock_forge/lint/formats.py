@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import __version__, markdown
+from .. import __version__
 from ..findings import DOCUMENTATION, Finding, Place, Refused, Severity, Who, did_you_mean, rule, visible
 from ..meta import LICENCE_SPELLING, OLD_FORM
 from .feedstock import KEY_ORDER
@@ -75,6 +74,8 @@ def summary(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """For programs: one object, whose keys only grow."""
+    import json
+
     findings = [
         {
             "id": finding.id,
@@ -137,6 +138,8 @@ def _property(words: str) -> str:
 
 def as_markdown(report: Report) -> str:
     """A pull request's comment: what a reviewer must know first, and nothing that a file could have forged."""
+    from .. import markdown
+
     verdict = "✗" if report.count(Severity.ERROR) else "✓"
     head = [f"### {verdict} Lint: {summary(report)}", ""]
     tail = [f"_Not checked: {markdown.escape(note)}_" for note in report.notes]
@@ -151,6 +154,8 @@ def as_markdown(report: Report) -> str:
 
 
 def _blocks(report: Report) -> Iterator[str]:
+    from .. import markdown
+
     for file, findings in _by_file(report):
         heading = f"**{markdown.code(file)}**\n\n"
         for finding in findings:
@@ -168,6 +173,8 @@ _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.HINT: 
 
 def sarif(report: Report) -> str:
     """For code scanning: https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html."""
+    import json
+
     rules = {finding.id: finding.rule for finding in report.findings}
     index = {name: number for number, name in enumerate(rules)}
     run = {
