@@ -20,7 +20,7 @@ class Figure:
     name: str
     value: float
     unit: str
-    """``×`` for a ratio to the peer."""
+    """``/s``, or ``times`` for a ratio to the peer."""
     goal: str
     """As ``≤ 0.15`` or ``≥ 300``."""
     peer: str = ""

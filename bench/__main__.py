@@ -78,8 +78,8 @@ def _page(results: dict[str, Any]) -> str:
     lines = [
         "# Performance",
         "",
-        "`make bench` measures and writes this page. A figure with × is a ratio to the peer, measured in turns with it in",
-        "the same run; seconds differ from machine to machine, ratios much less.",
+        "`make bench` measures and writes this page. What is given in times is a ratio to the peer, measured in turns",
+        "with it in the same run: seconds differ from machine to machine, ratios much less.",
     ]
     for name, result in sorted(results.items()):
         machine, versions = result["machine"], result["versions"]

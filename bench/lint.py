@@ -53,7 +53,7 @@ def run() -> list[Figure]:
         Figure(
             "`feedstock lint` of a feedstock, whole process",
             linting / importing,
-            "×",
+            "times",
             "≤ 0.15",
             '`python -c "import prefect"`',
             f"{linting * 1000:.0f} ms to {importing * 1000:.0f} ms, medians of {TIMES}",

@@ -10,8 +10,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import feedstock_forge
 import pytest
+
+import feedstock_forge
 from feedstock_forge import bakery, lint
 from feedstock_forge.findings import DOCUMENTATION, RULES, Finding, Place, Severity, did_you_mean, rule, visible
 
@@ -25,6 +26,10 @@ SHOWN_ELSEWHERE = {
     "bakeries-missing": "test_lint_cli.py",
     "finding-unknown": "test_lint_cli.py",
 }
+
+
+# What runs when it is imported, or needs Prefect; neither declares a rule.
+PROGRAMS = ("feedstock_forge.__main__", "feedstock_forge.flow")
 
 
 @dataclass
@@ -45,7 +50,7 @@ def sections():
 
 def all_rules():
     for module in pkgutil.walk_packages(feedstock_forge.__path__, "feedstock_forge."):
-        if module.name != "feedstock_forge.flow":  # a worker's program, which imports Prefect and declares no rule
+        if module.name not in PROGRAMS:
             importlib.import_module(module.name)
     return {name: found for name, found in RULES.items() if not name.startswith("test-")}
 
@@ -55,6 +60,11 @@ MANUAL = sections()
 
 def test_every_id_has_a_section_and_every_section_an_id():
     assert set(MANUAL) == set(all_rules())
+
+
+def test_no_section_stands_twice():
+    titles = re.findall(r"^## (.*)$", (ROOT / DOCUMENTATION).read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(titles) == len(set(titles))
 
 
 @pytest.mark.parametrize("finding_id", sorted(MANUAL))
@@ -86,7 +96,12 @@ def apply(block, forge):
     if language == "sh":
         lines = [line for line in text.splitlines() if not line.startswith("feedstock lint")]
         commands = [line for line in text.splitlines() if line.startswith("feedstock lint")]
-        author = {"GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@b"}
+        author = {
+            "GIT_AUTHOR_NAME": "A",
+            "GIT_AUTHOR_EMAIL": "a@b",
+            "GIT_COMMITTER_NAME": "A",
+            "GIT_COMMITTER_EMAIL": "a@b",
+        }
         script = "set -euo pipefail\n" + "\n".join(lines)
         subprocess.run(["bash", "-c", script], cwd=feedstock, check=True, env={**os.environ, **author})
         return shlex.split(commands[0])[2:] if commands else []
@@ -137,8 +152,9 @@ def test_each_finding_of_lint_fires_on_its_bad_example_and_not_on_its_good_one(f
     assert finding_id in {finding.id for finding in fired}
     for finding in fired:
         if finding.id == finding_id:
-            assert finding.message and finding.fix and finding.rule.why
-            assert finding.place and Path(finding.place.file).is_relative_to(tmp_path)
+            assert all([finding.message, finding.fix, finding.rule.why])
+            assert finding.place is not None
+            assert Path(finding.place.file).is_relative_to(tmp_path)
     for right in section.blocks("Right"):
         shutil.copytree(FORGE, tmp_path / "right")
         quiet = findings(tmp_path / "right", apply(right, tmp_path / "right"))
@@ -152,10 +168,10 @@ def test_an_id_is_declared_once():
 
 
 def test_what_a_stranger_wrote_is_short_and_visible_in_a_message():
-    found = rule("test-visible", "…").at(None, "\x1b[2J\u202egnp.exe" + "x" * 10_000, "a\nb")
+    found = rule("test-visible", "…").at(None, "\x1b[2J\u202egnp.exe" + "x" * 10_000, "a\n  b")
     assert found.message.startswith("\\x1b[2J\\u202egnp.exe")
     assert len(found.message) < 500
-    assert found.fix == "a\\nb"
+    assert found.fix == "a b"
 
 
 def test_a_place_reads_as_editors_write_it():
@@ -178,4 +194,4 @@ def test_a_finding_knows_its_section():
 
 
 def test_visible_text_stays_as_it_is():
-    assert visible("Aurélie – °C 海") == "Aurélie – °C 海"
+    assert visible("Aurélie, °C 海") == "Aurélie, °C 海"

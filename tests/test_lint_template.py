@@ -4,6 +4,7 @@ from pathlib import Path
 
 import copier
 import pytest
+
 from feedstock_forge import lint
 from support.feedstocks import git
 

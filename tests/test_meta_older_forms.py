@@ -1,11 +1,12 @@
-"""The files that the community wrote before: each is accepted with hints, or refused for a reason that one agrees with."""
+"""The files that the community wrote before: accepted with hints, or refused for a reason that one agrees with."""
 
 from pathlib import Path
 
 import pytest
+
 from feedstock_forge import meta
 from feedstock_forge.findings import Refused, Severity
-from feedstock_forge.lint.fix import rewrite
+from feedstock_forge.lint.rewrite import rewrite
 from feedstock_forge.yaml_file import parse_yaml, read_yaml
 
 FILES = Path(__file__).parent / "data" / "meta"
@@ -82,7 +83,9 @@ def test_numbers_without_a_unit_are_an_error_in_the_present_form():
 
 
 def test_an_error_in_a_part_that_moved_is_placed_where_it_stands():
-    text = (FILES / "two-recipes.yaml").read_text().replace("  id: 'pangeo-ldeo-nsf-earthcube'", "  lable: prod\n  id: 7")
+    text = (
+        (FILES / "two-recipes.yaml").read_text().replace("  id: 'pangeo-ldeo-nsf-earthcube'", "  lable: prod\n  id: 7")
+    )
     _, findings = meta.check(parse_yaml(text, Path("meta.yaml")), REPOSITORY)
     errors = {found.id: found for found in findings if found.severity is Severity.ERROR}
     assert (errors["key-unknown"].place.line, errors["key-unknown"].place.column) == (30, 3)
@@ -120,7 +123,9 @@ def test_a_fixed_file_means_the_same_keeps_its_comments_and_stays_as_it_is(name)
 
 
 def test_a_file_of_the_first_years_becomes_one_of_today():
-    assert fixed("two-recipes") == """\
+    assert (
+        fixed("two-recipes")
+        == """\
 id: older-data
 version: "1.0"
 # What the dataset is called
@@ -154,6 +159,7 @@ bakeries:
   - id: 'pangeo-ldeo-nsf-earthcube' # must come from a list
     label: prod
 """
+    )
 
 
 def test_the_line_breaks_of_windows_stay():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+
 from feedstock_forge.schemas import generate
 from feedstock_forge.yaml_file import parse_yaml
 
@@ -70,4 +71,6 @@ def test_the_files_of_this_repository_name_their_schema():
 
 def test_the_template_names_the_schema_of_its_own_commit():
     text = (ROOT / "template" / "feedstock" / "meta.yaml").read_text(encoding="utf-8")
-    assert re.match(r"# yaml-language-server: \$schema=https://\S+/\{\{.*forge_commit.*\}\}/schemas/meta.schema.json\n", text)
+    assert re.match(
+        r"# yaml-language-server: \$schema=https://\S+/\{\{.*forge_commit.*\}\}/schemas/meta.schema.json\n", text
+    )

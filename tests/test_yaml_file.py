@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from feedstock_forge.findings import Place, Refused
 from feedstock_forge.yaml_file import is_inside, parse_yaml, read_text, read_yaml
 
@@ -23,7 +24,8 @@ def refused(text):
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("on", "on"), ("yes", "yes"), ("No", "No"), ("1_000", "1_000"), ("12:30", "12:30"), ("2027-11-01", "2027-11-01"),
+        ("on", "on"), ("yes", "yes"), ("No", "No"), ("1_000", "1_000"), ("12:30", "12:30"),
+        ("2027-11-01", "2027-11-01"),
         ("0777", 777), ("0o17", 15), ("0x1F", 31), ("1e3", 1000.0), (".5", 0.5), ("true", True), ("False", False),
         ("~", None), ("", None), ("'1'", "1"), ('"true"', "true"), ("=", "="), ("!!str 1", "1"),
     ],
@@ -93,7 +95,9 @@ def test_a_tab_is_named_as_the_cause():
         parse_yaml("a:\n\tb: 1\n", HERE)
 
 
-@pytest.mark.parametrize(("content", "said"), [("", "empty"), ("- 1\n", "a list"), ("words\n", "a text"), ("3\n", "a number")])
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "empty"), ("- 1\n", "a list"), ("words\n", "a text"), ("3\n", "a number")]
+)
 def test_a_file_without_keys_is_refused(tmp_path, content, said):
     (tmp_path / "meta.yaml").write_text(content)
     with pytest.raises(Refused, match=said) as caught:

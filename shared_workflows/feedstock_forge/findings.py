@@ -104,7 +104,7 @@ class Rule:
 
         Both may quote what a stranger wrote: here it becomes short and visible, once for every output.
         """
-        return Finding(self, _short(visible(message)), _short(visible(fix)), place)
+        return Finding(self, _one_line(message), _one_line(fix), place)
 
 
 def visible(words: str) -> str:
@@ -112,7 +112,8 @@ def visible(words: str) -> str:
     return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), words)
 
 
-def _short(words: str) -> str:
+def _one_line(words: str) -> str:
+    words = visible(re.sub(r"\s*\n\s*", " ", words[: 4 * MAX_TEXT]))
     return words if len(words) <= MAX_TEXT else f"{words[: MAX_TEXT - 60]} … {words[-50:]}"
 
 

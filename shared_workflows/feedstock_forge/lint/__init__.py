@@ -48,7 +48,7 @@ def fix(paths: Iterable[Path], options: Options) -> list[Path]:
 
     What cannot be read is left alone: :func:`lint` says why.
     """
-    from .fix import fix_file
+    from .rewrite import fix_file
 
     rewritten = []
     for target in dict.fromkeys(target for path in paths for target in targets.find(path)):
