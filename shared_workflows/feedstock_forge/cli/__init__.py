@@ -66,22 +66,6 @@ def feedstock(debug: bool) -> None:
         os.environ["FEEDSTOCK_DEBUG"] = "1"
 
 
-def program() -> NoReturn:
-    """The console script: :func:`main`, and a quick end for a command that leaves nothing to tidy up.
-
-    Taking the interpreter apart, module by module, is a sixth of what `feedstock lint` costs, and the system takes its
-    memory back anyway. Other commands end in the ordinary way, with their threads and exit handlers.
-    """
-    try:
-        main()
-    except SystemExit as stop:
-        if sys.argv[1:2] != ["lint"]:
-            raise
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(stop.code if isinstance(stop.code, int) else EXIT_REFUSED)
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line: every refusal is printed once, here, and a traceback only with ``--debug``."""
     try:
