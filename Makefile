@@ -22,7 +22,7 @@ NODE_MODULES := tests/npm/node_modules/.package-lock.json
 PIP := pip install --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: help setup tools demo test lint fix bench clean
+.PHONY: help setup tools demo test lint fix schemas bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: setup $(ACTIONLINT) ## Style, types, workflows
 fix: setup ## Mend what can be mended by a machine
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+schemas: setup ## Write the JSON Schemas anew from the models
+	$(BIN)/python -m feedstock_forge.schemas schemas
 
 setup: .venv/.locked ## Install everything into .venv
 

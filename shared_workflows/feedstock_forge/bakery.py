@@ -11,41 +11,49 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from .findings import Finding, Refused, Who, rule
+from .findings import Finding, Place, Refused, Who, rule
 from .meta import Event, GitHubUser, Text, Url
-from .models import Model, did_you_mean, invalid, validate
-from .quantities import Duration, Memory
+from .models import Model, did_you_mean, invalid, shown, validate
+from .quantities import Cores, Duration, Memory, format_memory
 from .yaml_file import Document, read_yaml
 
 NO_DATABASE = rule("bakeries-missing", "Without the bakery database no label can be looked up.", who=Who.ORGANISATION)
 UNKNOWN = rule("bakery-unknown", "A run needs infrastructure that somebody operates.")
 UNKNOWN_LABEL = rule("label-unknown", "A bakery's workers listen only to the labels that it names.")
 UNKNOWN_TARGET = rule("target-unknown", "The dataset needs a place that the bakery can write.")
+CLOSED = rule("bakery-closed", "A closed bakery runs nothing for anybody.", who=Who.OPERATOR)
+LABEL_CLOSED = rule("label-closed", "A closed label runs nothing for anybody.", who=Who.OPERATOR)
+OVER_LIMIT = rule("resources-over-limit", "The label's limits are what its operators pay for.", who=Who.MAINTAINER)
 
 _BAKERY_ID = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/[A-Za-z0-9._-]+", re.ASCII)
 
 
+def is_bakery_id(name: str) -> bool:
+    """Whether the name of a folder can be a bakery's id."""
+    return _BAKERY_ID.fullmatch(name) is not None
+
+
 def _label(value: str) -> str:
     if not _LABEL.fullmatch(value):
-        raise invalid(f"`{value}` is not a label", "write lower-case letters and digits: `prod`")
+        raise invalid(f"{shown(value)} is not a label", "write lower-case letters and digits: `prod`")
     return value
 
 
 def _repository(value: str) -> str:
     if not _REPOSITORY.fullmatch(value):
-        raise invalid(f"`{value}` is not a repository", "write `owner/name`")
+        raise invalid(f"{shown(value)} is not a repository", "write `owner/name`")
     return value
 
 
 def _date(value: Any) -> Any:
     if not isinstance(value, str):
-        raise invalid(f"`{value}` is not a date", "write `2027-11-01`")
+        raise invalid(f"{shown(value)} is not a date", "write `2027-11-01`")
     try:
         return datetime.date.fromisoformat(value)
     except ValueError:
-        raise invalid(f"`{value}` is not a date", "write `2027-11-01`") from None
+        raise invalid(f"{shown(value)} is not a date", "write `2027-11-01`") from None
 
 
 Label = Annotated[str, AfterValidator(_label)]
@@ -70,7 +78,7 @@ class Limits(Model):
     """The most that one run may take."""
 
     memory: Memory | None = None
-    cpu: float | None = Field(default=None, gt=0)
+    cpu: Cores | None = None
     runtime: Duration | None = None
 
 
@@ -79,7 +87,7 @@ class LabelSpec(Model):
 
     grants: Literal["open", "on-request", "closed"] = "on-request"
     prune: Literal["required", "allowed"] = "allowed"
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
 
 
 class Target(Model):
@@ -98,7 +106,7 @@ class Bakery(Model):
     work_pool: WorkPool
     labels: dict[Label, LabelSpec] = Field(min_length=1)
     targets: dict[str, Target] = Field(min_length=1)
-    engine: dict[str, Any] = Field(default_factory=dict)
+    engine: dict[str, Any] = Field(default={})
     closed: bool = Field(default=False, description="A closed bakery runs nothing.")
 
 
@@ -110,7 +118,7 @@ class Grant(Model):
     label: Label
     recipes: list[Text] = Field(default=["*"], min_length=1)
     events: list[Event] = Field(default=["release"], min_length=1)
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
     expires: Date | None = None
     revoked: bool = False
 
@@ -154,7 +162,7 @@ class Bakeries:
     def read(self, bakery_id: str) -> BakeryFile:
         """Read one bakery. Raises :class:`Refused` if there is none of this id or its file is wrong."""
         # Compared with the names that exist, never joined to the path unchecked: `..` and other cases stay outside.
-        if not _BAKERY_ID.fullmatch(bakery_id) or bakery_id not in self.ids():
+        if not is_bakery_id(bakery_id) or bakery_id not in self.ids():
             raise Refused(UNKNOWN.at(None, f"there is no bakery `{bakery_id}`", did_you_mean(bakery_id, self.ids())))
         document = read_yaml(self.folder / bakery_id / "bakery.yaml", within=self.folder)
         return BakeryFile(bakery_id, validate(Bakery, document), document)
@@ -190,8 +198,20 @@ def default_folder() -> Path:
     return Path(named) if named else bundled()
 
 
-def unknown_label(bakery: BakeryFile, label: str, finding_place: Any = None) -> Finding:
+def unknown_label(bakery: BakeryFile, label: str, finding_place: Place | None = None) -> Finding:
     """The finding for a label that the bakery does not name."""
     return UNKNOWN_LABEL.at(
         finding_place, f"{bakery.id} has no label `{label}`", did_you_mean(label, list(bakery.bakery.labels))
     )
+
+
+def over_limit(memory: int | None, cpu: float | None, limits: Limits, place: Place | None) -> Finding | None:
+    """The finding for resources (bytes, cores) beyond the limits; None if they are within."""
+    if limits.memory is not None and memory is not None and memory > limits.memory:
+        limit = format_memory(limits.memory)
+        message = f"it asks for {format_memory(memory)} of memory; the limit is {limit}"
+        return OVER_LIMIT.at(place, message, f"write `memory: {limit}` or less")
+    if limits.cpu is not None and cpu is not None and cpu > limits.cpu:
+        message = f"it asks for {cpu:g} cores; the limit is {limits.cpu:g}"
+        return OVER_LIMIT.at(place, message, f"write `cpu: {limits.cpu:g}` or less")
+    return None

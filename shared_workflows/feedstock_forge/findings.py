@@ -7,11 +7,21 @@ raises :class:`Refused` with the findings that explain why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 DOCUMENTATION = "docs/findings.md"
+
+MAX_TEXT = 400
+"""Characters of a message or a fix: what a person reads, however long the value that a stranger wrote."""
+
+# Whatever moves the cursor, hides or reorders text: C0 and C1 controls, line and paragraph separators, zero width,
+# bidirectional controls and tags. https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 class Severity(StrEnum):
@@ -41,7 +51,13 @@ class Place:
 
     def __str__(self) -> str:
         """Format as ``file:line:column``, which terminals and editors turn into links."""
-        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        return ":".join(str(part) for part in (self.shown, self.line, self.column) if part is not None)
+
+    @property
+    def shown(self) -> str:
+        """The file for a line of output: whoever named it can neither hide something nor command GitHub's runner."""
+        shown = visible(self.file)
+        return f"./{shown}" if shown.startswith((":", "#")) else shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,11 @@ class Finding:
         """Who can act on it."""
         return self.rule.who
 
+    @property
+    def documentation(self) -> str:
+        """Where the manual explains it."""
+        return f"{DOCUMENTATION}#{self.id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -79,8 +100,34 @@ class Rule:
     why: str
 
     def at(self, place: Place | None, message: str, fix: str) -> Finding:
-        """Apply the rule to a place: ``message`` says what is wrong there, ``fix`` what to write or run."""
-        return Finding(self, message, fix, place)
+        """Apply the rule to a place: ``message`` says what is wrong there, ``fix`` what to write or run.
+
+        Both may quote what a stranger wrote: here it becomes short and visible, once for every output.
+        """
+        return Finding(self, _one_line(message), _one_line(fix), place)
+
+
+def visible(words: str) -> str:
+    """Text with every character that could hide, reorder or overwrite something written as its escape."""
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), words)
+
+
+def _one_line(words: str) -> str:
+    words = visible(re.sub(r"\s*\n\s*", " ", words[: 4 * MAX_TEXT]))
+    return words if len(words) <= MAX_TEXT else f"{words[: MAX_TEXT - 60]} … {words[-50:]}"
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """``did you mean `x`?``, or the known words where none is near."""
+    if len(word) <= 100 and known:
+        import difflib
+
+        lower = {name.lower(): name for name in known}
+        if near := difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6):
+            return f"did you mean `{lower[near[0]]}`?"
+    listed = [f"`{name}`" for name in list(known)[:12]]
+    more = " …" if len(known) > len(listed) else ""
+    return f"write one of {', '.join(listed)}{more}" if listed else "remove it"
 
 
 RULES: dict[str, Rule] = {}

@@ -11,15 +11,24 @@ import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .bakery import UNKNOWN_TARGET, Bakeries, Bakery, BakeryFile, GrantFile, LabelSpec, Limits, unknown_label
+from .bakery import (
+    CLOSED,
+    LABEL_CLOSED,
+    UNKNOWN_TARGET,
+    Bakeries,
+    Bakery,
+    BakeryFile,
+    GrantFile,
+    LabelSpec,
+    Limits,
+    over_limit,
+    unknown_label,
+)
 from .findings import Finding, Place, Refused, Who, rule
 from .models import did_you_mean
 from .plan import Request
-from .quantities import format_memory
 from .trigger import Trigger
 
-CLOSED = rule("bakery-closed", "A closed bakery runs nothing for anybody.", who=Who.OPERATOR)
-LABEL_CLOSED = rule("label-closed", "A closed label runs nothing for anybody.", who=Who.OPERATOR)
 NO_GRANT = rule("grant-missing", "A bakery runs only what its operators have agreed to.", who=Who.OPERATOR)
 OTHER_REPOSITORY = rule(
     "grant-other-repository",
@@ -30,7 +39,6 @@ REVOKED = rule("grant-revoked", "The operators have taken their consent back.", 
 EXPIRED = rule("grant-expired", "Consent is for a time, so that nobody has to remember to end it.", who=Who.OPERATOR)
 OTHER_EVENT = rule("grant-other-event", "The operators agreed to some events only.", who=Who.OPERATOR)
 OTHER_RECIPE = rule("grant-other-recipe", "The operators agreed to some recipes only.", who=Who.OPERATOR)
-OVER_LIMIT = rule("resources-over-limit", "The label's limits are what its operators pay for.", who=Who.MAINTAINER)
 
 ALL = "*"
 
@@ -208,12 +216,5 @@ def _same_repository(trigger: Trigger, file: GrantFile, what: str, ask: str) -> 
 
 
 def _within(request: Request, limits: Limits, place: Place, meta: Place | None) -> Condition:
-    what = "the resources are within the limits"
-    if limits.memory is not None and request.memory is not None and request.memory > limits.memory:
-        limit = format_memory(limits.memory)
-        message = f"it asks for {format_memory(request.memory)} of memory; the limit is {limit}"
-        return Condition(what, place, OVER_LIMIT.at(meta or place, message, f"write `memory: {limit}` or less"))
-    if limits.cpu is not None and request.cpu is not None and request.cpu > limits.cpu:
-        message = f"it asks for {request.cpu:g} cores; the limit is {limits.cpu:g}"
-        return Condition(what, place, OVER_LIMIT.at(meta or place, message, f"write `cpu: {limits.cpu:g}` or less"))
-    return Condition(what, place)
+    finding = over_limit(request.memory, request.cpu, limits, meta or place)
+    return Condition("the resources are within the limits", place, finding)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from .findings import Finding, Severity, Who, rule
-from .models import Model, invalid, validate
-from .quantities import Memory
-from .yaml_file import Document, read_yaml
+from . import licences
+from .findings import Finding, Refused, Severity, Who, refuse_errors, rule
+from .models import TAG, Model, invalid, shown, validate
+from .quantities import Cores, Memory, format_memory
+from .yaml_file import Document, Loc, read_yaml
 
 FOLDER = "feedstock"
 FILE = "meta.yaml"
@@ -24,49 +26,116 @@ OLD_FORM = rule(
     who=Who.MAINTAINER,
 )
 DUPLICATE_RECIPE = rule("recipe-duplicate-id", "Two recipes of one id would write the same dataset.")
+OTHER_ID = rule(
+    "meta-id-other-repository", "The id names the flow and the dataset, so it must be the repository's own."
+)
+ID = rule("feedstock-id-invalid", "The id becomes part of a repository's, a flow's and a dataset's name.")
+RECIPE_ID = rule("recipe-id-invalid", "The id becomes part of the dataset's path and of the flow's name.")
+ENTRY_POINT = rule("entry-point-invalid", "Without file and name nobody finds the recipe.")
+VERSION = rule(
+    "version-invalid", "Two numbers say what a new version does: a minor overwrites the dataset, a major keeps it."
+)
+GITHUB_USER = rule("github-user-invalid", "Maintainers are asked for reviews and get rights by this name.")
+ORCID = rule("orcid-invalid", "An iD that fails its checksum credits nobody, or somebody else.")
+URL = rule("url-invalid", "A reader should get there by clicking.")
+ROLE = rule("provider-role-unknown", "Catalogues know the four roles of STAC and drop every other.")
+LICENCE_SPELLING = rule(
+    "licence-spelling",
+    "Catalogues compare licences letter by letter; the SPDX id is the one spelling that all of them know.",
+    severity=Severity.HINT,
+)
+LICENCE_DEPRECATED = rule(
+    "licence-deprecated",
+    "SPDX has replaced this id, mostly because it left open whether later versions count.",
+    severity=Severity.HINT,
+)
+LICENCE_UNKNOWN = rule(
+    "licence-unknown",
+    "Whoever finds the dataset has to know whether they may use it; no program can tell from free text.",
+)
+LICENCE_NO_LINK = rule(
+    "licence-link-missing",
+    "`proprietary` says only that SPDX has no name for the terms; without a link nobody can read them.",
+    severity=Severity.WARNING,
+)
 
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _RECIPE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})", re.ASCII)
 _GITHUB = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", re.ASCII)
+_GITHUB_ADDRESS = re.compile(r"(?:@|(?:https?://)?(?:www\.)?github\.com/)([A-Za-z0-9-]+)/?", re.ASCII)
 _ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]", re.ASCII)
+_URL = re.compile(r"(?:https?|ftp|s3|gs)://[^\s<>\"/]+[^\s<>\"]*")
+_ORCID_ADDRESS = re.compile(r"(?:https?://)?orcid\.org/((?:\d{4}-){3}\d{3}[\dXx])/?", re.ASCII)
 
 
 def _feedstock_id(value: str) -> str:
-    if not _ID.fullmatch(value) or len(value) > 80:
-        raise invalid(f"`{value}` is not a feedstock id", "write lower-case words joined by hyphens: `noaa-oisst`")
     if value.endswith("-feedstock"):
-        raise invalid(f"`{value}` ends in -feedstock", f"write `{value.removesuffix('-feedstock')}`")
-    return value
-
-
-def _recipe_id(value: str) -> str:
-    if not _RECIPE_ID.fullmatch(value) or ".." in value:
-        raise invalid(f"`{value}` is not a recipe id", "write letters, digits, `.`, `_` and `-`: `avhrr-only`")
-    return value
-
-
-def _entry_point(value: str) -> str:
-    if not _ENTRY_POINT.fullmatch(value):
+        raise invalid(f"{shown(value)} ends in -feedstock", f"write `{value.removesuffix('-feedstock')}`", ID)
+    if not _ID.fullmatch(value) or len(value) > 80:
+        example = slug(value)[:80] or "noaa-oisst"
         raise invalid(
-            f"`{value}` is not `module:name`", f"name a file beside meta.yaml and a name in it: `recipe:{_ID_HINT}`"
+            f"{shown(value)} is not a feedstock id", f"write lower-case words joined by hyphens: `{example}`", ID
         )
     return value
 
 
-_ID_HINT = "avhrr_only"
+def slug(name: str) -> str:
+    """The feedstock id that a repository's name means: ``pangeo-forge/NOAA_OISST-feedstock`` is ``noaa-oisst``."""
+    return re.sub(r"[^a-z0-9]+", "-", name.split("/")[-1].lower().removesuffix("-feedstock")).strip("-")
+
+
+def _recipe_id(value: str) -> str:
+    if not _RECIPE_ID.fullmatch(value) or ".." in value:
+        example = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", value).strip("._-")[:100] or "avhrr-only"
+        raise invalid(
+            f"{shown(value)} is not a recipe id",
+            f"write at most 100 letters, digits, `.`, `_` and `-`: `{example}`",
+            RECIPE_ID,
+        )
+    return value
+
+
+MAX_URL = 2000
+"""Characters of a URL that every browser and server takes."""
+
+
+def is_entry_point(value: str) -> bool:
+    """Whether the text has the form ``module:name``."""
+    return _ENTRY_POINT.fullmatch(value) is not None and not value.partition(":")[0].endswith(".py")
+
+
+def _entry_point(value: str) -> str:
+    if not is_entry_point(value):
+        module, _, name = value.replace("/", ".").partition(":")
+        example = f"{module.removesuffix('.py')}:{name or 'recipe'}"
+        raise invalid(
+            f"{shown(value)} is not `module:name`",
+            "name a file beside meta.yaml and a name in it: "
+            + (f"`{example}`" if is_entry_point(example) else "`recipe:avhrr_only`"),
+            ENTRY_POINT,
+        )
+    return value
 
 
 def _version(value: str) -> str:
     if not _VERSION.fullmatch(value):
-        raise invalid(f"`{value}` is not MAJOR.MINOR", 'write two numbers in quotes: `"1.0"`')
+        match = re.match(r"[vV]?(\d{1,6})(?:\.(\d{1,6}))?(?![\w-])", value)
+        example = f"{int(match[1])}.{int(match[2] or 0)}" if match else "1.0"
+        raise invalid(f"{shown(value)} is not MAJOR.MINOR", f'write two numbers in quotes: `"{example}"`', VERSION)
     return value
 
 
 def _github(value: str) -> str:
     if not _GITHUB.fullmatch(value):
-        raise invalid(f"`{value}` is not a GitHub user name", "write the name alone, without @ or URL: `rabernat`")
+        match = _GITHUB_ADDRESS.fullmatch(value.strip())
+        example = match[1] if match else "rabernat"
+        raise invalid(
+            f"{shown(value)} is not a GitHub user name",
+            f"write the name alone, without @ or URL: `{example}`",
+            GITHUB_USER,
+        )
     return value
 
 
@@ -84,10 +153,14 @@ def orcid_check_digit(digits: str) -> str:
 
 def _orcid(value: str) -> str:
     if not _ORCID.fullmatch(value):
-        raise invalid(f"`{value}` is not an ORCID iD", "write four groups of four: `0000-0001-5999-4917`")
+        match = _ORCID_ADDRESS.fullmatch(value.strip())
+        example = match[1].upper() if match else "0000-0001-5999-4917"
+        raise invalid(f"{shown(value)} is not an ORCID iD", f"write four groups of four: `{example}`", ORCID)
     digits = value.replace("-", "")
     if orcid_check_digit(digits) != digits[15]:
-        raise invalid(f"the ORCID iD `{value}` fails its own checksum", "copy it from https://orcid.org again")
+        raise invalid(
+            f"the ORCID iD `{value}` fails its own checksum", "copy it from https://orcid.org, or leave it out", ORCID
+        )
     return value
 
 
@@ -98,8 +171,9 @@ def _one_line(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    if not re.fullmatch(r"(?:https?|ftp|s3|gs)://[^\s<>\"]+", value):
-        raise invalid(f"`{value}` is not a URL", "write all of it: `https://…`")
+    if len(value) > MAX_URL or not _URL.fullmatch(value):
+        bare = len(value) <= MAX_URL and re.fullmatch(r"[\w-]+(?:\.[\w-]+)+(?:/\S*)?", value)
+        raise invalid(f"{shown(value)} is not a URL", f"write all of it: `https://{value if bare else '…'}`", URL)
     return value
 
 
@@ -107,17 +181,46 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Text = Annotated[str, AfterValidator(_one_line)]
-FeedstockId = Annotated[str, AfterValidator(_feedstock_id), Field(examples=["noaa-oisst"])]
-RecipeId = Annotated[str, AfterValidator(_recipe_id), Field(examples=["avhrr-only"])]
-EntryPoint = Annotated[str, AfterValidator(_entry_point), Field(examples=["recipe:avhrr_only"])]
-Version = Annotated[str, AfterValidator(_version), Field(examples=["1.0"])]
-GitHubUser = Annotated[str, AfterValidator(_github), Field(examples=["rabernat"])]
-Orcid = Annotated[str, AfterValidator(_orcid), Field(examples=["0000-0001-5999-4917"])]
-Url = Annotated[str, AfterValidator(_url), Field(examples=["https://www.ncei.noaa.gov"])]
-Store = Literal["icechunk", "zarr"]
-Role = Literal["licensor", "producer", "processor", "host"]
+def _role(value: str) -> str:
+    if value not in ROLES:
+        near = _OTHER_ROLES.get(value.lower().strip())
+        fix = f"write {near}" if near else f"write one of {', '.join(f'`{role}`' for role in ROLES)}"
+        raise invalid(f"{shown(value)} is not a role of a STAC provider", fix, ROLE)
+    return value
+
+
+ROLES = ("licensor", "producer", "processor", "host")
 """The roles of a STAC provider: https://github.com/radiantearth/stac-spec/blob/master/commons/common-metadata.md"""
+
+# What people call them instead.
+_OTHER_ROLES = {
+    "author": "`producer`",
+    "creator": "`producer`",
+    "curator": "`host` if it serves the data, `processor` if it changed them",
+    "distributor": "`host`",
+    "licenser": "`licensor`",
+    "licencor": "`licensor`",
+    "owner": "`licensor`",
+    "provider": "`host` if it serves the data, `producer` if it made them",
+    "publisher": "`host`",
+}
+
+
+def _form(pattern: re.Pattern[str], example: str) -> Any:
+    """What an editor can know of a value: its pattern, for the schema only, and an example."""
+    return Field(examples=[example], json_schema_extra={"pattern": f"^(?:{pattern.pattern})$"})
+
+
+Text = Annotated[str, AfterValidator(_one_line)]
+FeedstockId = Annotated[str, AfterValidator(_feedstock_id), _form(_ID, "noaa-oisst")]
+RecipeId = Annotated[str, AfterValidator(_recipe_id), _form(_RECIPE_ID, "avhrr-only")]
+EntryPoint = Annotated[str, AfterValidator(_entry_point), _form(_ENTRY_POINT, "recipe:avhrr_only")]
+Version = Annotated[str, AfterValidator(_version), _form(_VERSION, "1.0")]
+GitHubUser = Annotated[str, AfterValidator(_github), _form(_GITHUB, "rabernat")]
+Orcid = Annotated[str, AfterValidator(_orcid), _form(_ORCID, "0000-0001-5999-4917")]
+Url = Annotated[str, AfterValidator(_url), _form(_URL, "https://www.ncei.noaa.gov")]
+Role = Annotated[str, AfterValidator(_role), Field(json_schema_extra={"enum": list(ROLES)})]
+Store = Literal["icechunk", "zarr"]
 Event = Literal["release", "merge"]
 
 
@@ -128,6 +231,18 @@ class Recipe(Model):
     object: EntryPoint = Field(description="The recipe, as `module:name` beside meta.yaml.")
     store: Store = "icechunk"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_recipe(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "dict_object" in data:
+            raise invalid(
+                "`dict_object` stands beside other recipes",
+                "let it be all: `recipes: {dict_object: …}`, and put the other recipes into that dict",
+            )
+        if isinstance(data, str):
+            raise invalid(f"{shown(data)} is not a recipe", 'write `- {id: …, object: "recipe:…"}`')
+        return data
+
 
 class RecipeDict(Model):
     """Many recipes by one dictionary: its keys are their ids."""
@@ -135,13 +250,38 @@ class RecipeDict(Model):
     dict_object: EntryPoint = Field(description="A dict of recipes, as `module:name` beside meta.yaml.")
     store: Store = "icechunk"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_dict(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "dict_object" not in data:
+            raise invalid(
+                "the recipes are a mapping without `dict_object`", 'write a list: `- id: …` and `object: "recipe:…"`'
+            )
+        return data
+
+
+def _branch(data: Any) -> str | None:
+    match data:
+        case list():
+            return f"{TAG}list"
+        case dict() | RecipeDict():
+            return f"{TAG}dict"
+        case _:
+            return None
+
+
+Recipes = Annotated[
+    Annotated[list[Recipe], Tag(f"{TAG}list")] | Annotated[RecipeDict, Tag(f"{TAG}dict")], Discriminator(_branch)
+]
+"""A list of recipes, or one dict of them; what is wrong is said of the form that the file uses."""
+
 
 class Provider(Model):
     """An organisation behind the source data: a STAC provider."""
 
     name: Text
     description: str | None = None
-    roles: list[Role] = Field(default_factory=list)
+    roles: list[Role] = Field(default=[])
     url: Url | None = None
 
 
@@ -156,7 +296,10 @@ class Provenance(Model):
     """Where the data come from and under which terms."""
 
     providers: list[Provider] = Field(min_length=1)
-    license: Text = Field(description="An SPDX id, or `proprietary` with `license_link`.", examples=["CC-BY-4.0"])
+    license: Text = Field(
+        description="An SPDX id (https://spdx.org/licenses), or `proprietary` with `license_link`.",
+        examples=["CC-BY-4.0", "CC0-1.0", "ODbL-1.0", "proprietary"],
+    )
     license_link: LicenceLink | None = None
 
 
@@ -173,7 +316,7 @@ class Resources(Model):
     """What one run of a recipe asks for."""
 
     memory: Memory | None = None
-    cpu: float | None = Field(default=None, gt=0, description="Cores.")
+    cpu: Cores | None = Field(default=None, description="Cores.")
 
 
 class LabelRequest(Model):
@@ -181,9 +324,13 @@ class LabelRequest(Model):
 
     id: Text = Field(description="The bakery's id.", examples=["ldeo.aws.us-west-2"])
     label: Text = Field(examples=["prod"])
-    on: Annotated[list[Event], BeforeValidator(_listed)] = Field(default=["release"], min_length=1)
+    on: Annotated[list[Event], BeforeValidator(_listed)] = Field(
+        default=["release"],
+        min_length=1,
+        description="The events that make a dataset: a release all of it, a merge what is new.",
+    )
     target: Text = "default"
-    resources: Resources = Resources()
+    resources: Resources = Field(default_factory=Resources)
 
 
 class Meta(Model):
@@ -193,15 +340,15 @@ class Meta(Model):
     version: Version
     title: Text
     description: Text
-    recipes: list[Recipe] | RecipeDict
+    recipes: Recipes
     provenance: Provenance
     maintainers: list[Maintainer] = Field(min_length=1)
-    bakeries: list[LabelRequest] = Field(default_factory=list)
+    bakeries: list[LabelRequest] = Field(default=[])
 
     @model_validator(mode="after")
     def _some_recipe(self) -> Meta:
         if self.recipes == []:
-            raise invalid("there is no recipe", "add one: `- {id: …, object: \"recipe:…\"}`")
+            raise invalid("there is no recipe", 'add one: `- {id: …, object: "recipe:…"}`')
         return self
 
     @property
@@ -223,20 +370,36 @@ def read(folder: Path, *, repository: str | None = None) -> MetaFile:
     """Read ``feedstock/meta.yaml`` of the feedstock in ``folder``.
 
     ``repository`` (``owner/name``) stands in for an ``id`` that older files lack. Raises :class:`Refused` with every
-    error; hints come back with the model.
+    error; warnings and hints come back with the model.
     """
     document = read_yaml(folder / FOLDER / FILE, within=folder)
-    data, hints = modernise(document, repository or folder.resolve().name)
-    meta = validate(Meta, document, data)
+    meta, findings = check(document, repository or folder.resolve().name)
+    if meta is None:
+        refuse_errors(findings)
+        raise AssertionError("a file without a model has an error")
+    return MetaFile(meta, document, tuple(findings))
+
+
+def check(document: Document, repository: str) -> tuple[Meta | None, list[Finding]]:
+    """Everything that meta.yaml alone can tell: the model, unless an error stands in its way, and every finding.
+
+    From here on the document places the parts of the model where they stand in the file.
+    """
+    data, findings = modernise(document, repository)
+    try:
+        meta = validate(Meta, document, data)
+    except Refused as refused:
+        # Half of a file still has a licence to speak of.
+        return None, [*refused.findings, *_licence(document, data), *findings]
+    findings = [*_licence(document, data), *findings]
     if isinstance(meta.recipes, list):
-        refuse_duplicates(document, meta.recipes)
-    return MetaFile(meta, document, tuple(hints))
+        findings = [*_duplicates(document, meta.recipes), *findings]
+    wrong = any(finding.severity is Severity.ERROR for finding in findings)
+    return None if wrong else meta, findings
 
 
-def refuse_duplicates(document: Document, recipes: list[Recipe]) -> None:
-    """Raise :class:`Refused` where a recipe id stands twice; case does not tell ids apart, since file systems may not."""
-    from .findings import Refused
-
+def _duplicates(document: Document, recipes: list[Recipe]) -> list[Finding]:
+    """A finding for each id that stands twice; case does not tell ids apart, since file systems may not."""
     first: dict[str, int] = {}
     findings = []
     for index, recipe in enumerate(recipes):
@@ -250,37 +413,128 @@ def refuse_duplicates(document: Document, recipes: list[Recipe]) -> None:
                     "give each recipe an id of its own",
                 )
             )
-    if findings:
-        raise Refused(*findings)
+    return findings
+
+
+def _licence(document: Document, data: dict[str, Any]) -> list[Finding]:
+    provenance = data.get("provenance")
+    if not isinstance(provenance, dict) or not isinstance(words := provenance.get("license"), str) or not words.strip():
+        return []
+    place = document.place(("provenance", "license"))
+    terms = licences.understand(words)
+    if terms is None:
+        return [LICENCE_UNKNOWN.at(place, f"{shown(words)} is not an SPDX licence", licences.suggestion(words))]
+    if terms.license == licences.PROPRIETARY and "license_link" not in provenance:
+        return [LICENCE_NO_LINK.at(place, "the terms have no link", "add `license_link: {url: https://…}` below")]
+    if licences.is_deprecated(terms.license):
+        message = f"SPDX has deprecated `{terms.license}`"
+        return [LICENCE_DEPRECATED.at(place, message, f"see https://spdx.org/licenses/{terms.license}.html")]
+    return []
 
 
 def modernise(document: Document, repository: str) -> tuple[dict[str, Any], list[Finding]]:
-    """The data of a meta.yaml in the present form, and a hint for each older form found."""
-    data = dict(document.data)
+    """The data of a meta.yaml in the present form, and a hint for each older form found.
+
+    The document learns where the parts that moved really stand.
+    """
+    data: dict[str, Any] = copy.deepcopy(document.data)
     hints: list[Finding] = []
 
-    def hint(key: str, message: str, fix: str) -> None:
-        hints.append(OLD_FORM.at(document.place((key,), key=True), message, fix))
+    def hint(loc: Loc, message: str, fix: str, *, key: bool = True) -> None:
+        hints.append(OLD_FORM.at(document.place(loc, key=key), message, fix))
 
     for key in ("pangeo_forge_version", "pangeo_notebook_version"):
-        if data.pop(key, None) is not None:
-            hint(key, f"`{key}` is no longer used", "remove it; versions belong in feedstock/requirements.txt")
-    if "bakery" in data and "bakeries" not in data:
-        bakery = data.pop("bakery")
-        if isinstance(bakery, dict):
-            data["bakeries"] = [{"label": "prod", **bakery}]
-        hint("bakery", "`bakery` holds one bakery", "write a list: `bakeries: [{id: …, label: …, on: [release]}]`")
+        if key in data:
+            del data[key]
+            hint((key,), f"`{key}` is no longer used", "remove it; versions belong in feedstock/requirements.txt")
+    if isinstance(bakery := data.get("bakery"), dict | str) and "bakeries" not in data:
+        data["bakeries"] = [_modern_bakery(bakery, hint)]
+        del data["bakery"]
+        document.moved[("bakeries",)] = ("bakery",)
+        document.moved[("bakeries", 0)] = ("bakery",)
+        hint(("bakery",), "`bakery` holds one bakery", "write a list: `bakeries: [{id: …, label: …, on: [release]}]`")
     recipes = data.get("recipes")
     if isinstance(recipes, list) and len(recipes) == 1 and isinstance(recipes[0], dict) and "dict_object" in recipes[0]:
         data["recipes"] = recipes[0]
-        hint("recipes", "`recipes` is a list that holds one `dict_object`", "write `recipes: {dict_object: …}`")
-    if "id" not in data:
-        data["id"] = re.sub(r"[^a-z0-9]+", "-", repository.split("/")[-1].lower().removesuffix("-feedstock")).strip("-")
-        hint("id", "`id` is missing; the repository's name stands in", f"add `id: {data['id']}`")
+        document.moved[("recipes",)] = ("recipes", 0)
+        hint(("recipes",), "`recipes` is a list that holds one `dict_object`", "write `recipes: {dict_object: …}`")
+    _modern_provenance(document, data.get("provenance"), hint, hints)
+    maintainers = data.get("maintainers")
+    for index, maintainer in enumerate(maintainers if isinstance(maintainers, list) else ()):
+        if isinstance(maintainer, dict) and maintainer.get("orcid") in ("", None) and "orcid" in maintainer:
+            del maintainer["orcid"]
+            hint(("maintainers", index, "orcid"), "`orcid` is empty", "remove it, or add yours from https://orcid.org")
+    if "id" not in data and (name := slug(repository)):
+        data["id"] = name
+        hint(("id",), "`id` is missing; the repository's name stands in", f"add `id: {name}`")
     if "version" not in data:
         data["version"] = "1.0"
-        hint("version", "`version` is missing", 'add `version: "1.0"`')
+        hint(("version",), "`version` is missing", 'add `version: "1.0"`')
     elif isinstance(data["version"], float | int) and (raw := document.raw.get(("version",))):
         data["version"] = raw
-        hint("version", f"`version: {raw}` is a number to YAML, which would read 1.10 as 1.1", f'quote it: `"{raw}"`')
+        message = f"`version: {raw}` is a number to YAML, which would read 1.10 as 1.1"
+        hint(("version",), message, f'quote it: `"{raw}"`', key=False)
     return data, hints
+
+
+class _Hint(Protocol):
+    def __call__(self, loc: Loc, message: str, fix: str, *, key: bool = True) -> None: ...
+
+
+def _modern_bakery(bakery: dict[str, Any] | str, hint: _Hint) -> dict[str, Any]:
+    """The first form of a request: always for releases, and with the resources of an AWS task.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html: memory is a number of MiB,
+    cpu of 1/1024 of a core, 256 at least.
+    """
+    if isinstance(bakery, str):
+        return {"id": bakery, "label": "prod"}
+    request = {"label": "prod", **bakery}
+    if isinstance(resources := request.get("resources"), dict):
+        memory, cpu = resources.get("memory"), resources.get("cpu")
+        if type(memory) is int and memory > 0:
+            resources["memory"] = modern_memory(memory)
+            loc: Loc = ("bakery", "resources", "memory")
+            hint(loc, f"`{memory}` has no unit; it used to mean MiB", f"write `{resources['memory']}`", key=False)
+        if type(cpu) is int and cpu >= AWS_CPU_UNITS // 4:
+            resources["cpu"] = cpu / AWS_CPU_UNITS
+            loc = ("bakery", "resources", "cpu")
+            hint(loc, f"`{cpu}` used to mean 1/1024 of a core", f"write `{resources['cpu']:g}`", key=False)
+    return request
+
+
+AWS_CPU_UNITS = 1024
+
+
+def modern_memory(mebibytes: int) -> str:
+    """MiB with their unit: ``4 GiB`` for 4096."""
+    return format_memory(mebibytes * 2**20)
+
+
+def _modern_provenance(document: Document, provenance: Any, hint: _Hint, hints: list[Finding]) -> None:
+    if not isinstance(provenance, dict):
+        return
+    for index, provider in enumerate(provenance["providers"] if isinstance(provenance.get("providers"), list) else ()):
+        roles = provider.get("roles") if isinstance(provider, dict) else None
+        for number, role in enumerate(roles if isinstance(roles, list) else ()):
+            if isinstance(role, str) and role not in ROLES and (known := role.strip().lower()) in ROLES:
+                provider["roles"][number] = known
+                where: Loc = ("provenance", "providers", index, "roles", number)
+                hint(where, f"{shown(role)} is a role in another spelling", f"write `{known}`", key=False)
+    link = provenance.get("license_link")
+    if "license_link" in provenance and (not link or (isinstance(link, dict) and not any(link.values()))):
+        del provenance["license_link"]
+        hint(("provenance", "license_link"), "`license_link` is empty", "add the URL of the terms, or remove it")
+    if isinstance(words := provenance.get("license"), str) and (terms := licences.understand(words)):
+        loc = ("provenance", "license")
+        provenance["license"] = terms.license
+        if terms.url and "license_link" not in provenance:
+            provenance["license_link"] = {"url": terms.url}
+            document.moved[("provenance", "license_link")] = loc
+            fix = f"write `license: proprietary` and `license_link: {{url: {terms.url}}}`"
+            hints.append(LICENCE_SPELLING.at(document.place(loc), "the licence is a URL", fix))
+        elif terms.license != words:
+            message = f"{shown(words)} is `{terms.license}` in SPDX"
+            if terms.license == licences.PROPRIETARY:
+                message = f"{shown(words)} is written in lower case"
+            hints.append(LICENCE_SPELLING.at(document.place(loc), message, f"write `{terms.license}`"))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from .findings import Finding, Refused, rule
+from .findings import RULES, Finding, Refused, Rule, rule
+from .findings import did_you_mean as did_you_mean
 from .yaml_file import Document, Loc
 
 UNKNOWN_KEY = rule("key-unknown", "A key that nobody reads is usually a typing error, and its value is lost.")
@@ -17,18 +18,28 @@ MISSING_KEY = rule("key-missing", "The forge cannot guess this value.")
 WRONG_TYPE = rule("value-wrong-type", "The value has another shape than this key needs.")
 INVALID = rule("value-invalid", "The value has the right shape and still cannot be right.")
 
+MAX_FINDINGS = 100
+"""Findings about one file: nobody reads more, and a file of wrong entries must not fill a page."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
 class Model(BaseModel):
     """Base of every model of a file: unknown keys refuse, values are never coerced to another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when first used: `feedstock lint` does not wait for the models of files that it does not read.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
-def invalid(message: str, fix: str) -> PydanticCustomError:
-    """The error a validator raises: what is wrong with the value, and what to write instead."""
-    return PydanticCustomError("invalid", "{message}", {"message": message, "fix": fix})
+def invalid(message: str, fix: str, rule: Rule = INVALID) -> PydanticCustomError:
+    """The error a validator raises: what is wrong with the value, what to write instead, and the rule that says so."""
+    return PydanticCustomError(rule.id, "{message}", {"message": message, "fix": fix})
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as a message quotes it: in backticks, which the value itself may not close, and not at length."""
+    words = str(value).replace("`", "'")
+    return f"`{words if len(words) <= limit else words[: limit - 1] + '…'}`"
 
 
 def validate(model: type[M], document: Document, data: Any = None) -> M:
@@ -39,50 +50,50 @@ def validate(model: type[M], document: Document, data: Any = None) -> M:
         raise Refused(*_findings(model, document, error)) from None
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """``did you mean `x`?``, or the known words where none is near."""
-    near = difflib.get_close_matches(word.lower(), {name.lower(): name for name in known}, n=1, cutoff=0.6)
-    if near:
-        match = next(name for name in known if name.lower() == near[0])
-        return f"did you mean `{match}`?"
-    return f"write one of {', '.join(f'`{name}`' for name in known)}" if known else "remove it"
-
-
 def _findings(model: type[BaseModel], document: Document, error: ValidationError) -> list[Finding]:
-    seen: set[tuple[str, str]] = set()
-    findings = []
-    for detail in error.errors(include_url=False):
-        finding = _finding(model, document, detail)
-        identity = (str(finding.place), finding.message)
-        if identity not in seen:
-            seen.add(identity)
-            findings.append(finding)
-    return findings
+    details = error.errors(include_url=False)[: 2 * MAX_FINDINGS]
+    misspelt = {
+        (_real(document, detail["loc"])[:-1], meant)
+        for detail in details
+        if detail["type"] == "extra_forbidden"
+        for meant in [did_you_mean(str(detail["loc"][-1]), _fields(model, _real(document, detail["loc"])[:-1]))]
+    }
+    findings: dict[tuple[str, str], Finding] = {}
+    for detail in details:
+        loc = _real(document, detail["loc"])
+        # `licence:` for `license:` is one mistake, not an unknown key and a missing one.
+        if detail["type"] == "missing" and (loc[:-1], f"did you mean `{loc[-1]}`?") in misspelt:
+            continue
+        finding = _finding(model, document, detail, loc)
+        findings.setdefault((str(finding.place), finding.message), finding)
+    return list(findings.values())[:MAX_FINDINGS]
 
 
-def _finding(model: type[BaseModel], document: Document, detail: ErrorDetails) -> Finding:
-    loc = _real(document, detail["loc"])
+def _finding(model: type[BaseModel], document: Document, detail: ErrorDetails, loc: Loc) -> Finding:
     name = _name(loc)
     context: Mapping[str, Any] = detail.get("ctx") or {}
     match detail["type"]:
         case "extra_forbidden":
-            known = sorted(_fields(model, loc[:-1]))
             where = f" in {_name(loc[:-1])}" if loc[:-1] else ""
-            return UNKNOWN_KEY.at(
-                document.place(loc, key=True), f"unknown key `{loc[-1]}`{where}", did_you_mean(str(loc[-1]), known)
-            )
+            fix = did_you_mean(str(loc[-1]), sorted(_fields(model, loc[:-1])))
+            fix = fix.replace("write one of", "remove it; the keys here are")
+            return UNKNOWN_KEY.at(document.place(loc, key=True), f"unknown key {shown(loc[-1])}{where}", fix)
         case "missing":
-            return MISSING_KEY.at(document.place(loc[:-1]), f"`{name}` is missing", f"add `{loc[-1]}: …`")
-        case "invalid":
-            return INVALID.at(document.place(loc), f"{name}: {context['message']}", str(context["fix"]))
+            place = document.place(loc[:-1], key=len(loc) > 1)
+            return MISSING_KEY.at(place, f"`{name}` is missing", f"add `{loc[-1]}: …`")
+        case kind if kind in RULES:
+            message = f"{name}: {context['message']}" if name else context["message"]
+            return RULES[kind].at(document.place(loc), message, context["fix"])
         case "literal_error" | "enum":
             known = [part.strip("' ") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
-            return INVALID.at(
-                document.place(loc), f"{name}: `{detail['input']}` is not known", did_you_mean(str(detail["input"]), known)
-            )
-        case kind if kind.endswith("_type") or kind.endswith("_parsing") or kind.startswith("model_"):
+            fix = did_you_mean(str(detail["input"]), known)
+            return INVALID.at(document.place(loc), f"{name}: {shown(detail['input'])} is not known", fix)
+        case kind if kind.endswith(("_type", "_parsing")) or kind.startswith(("model_", "union_tag")):
             wanted = _wanted(kind)
-            return WRONG_TYPE.at(document.place(loc), f"{name}: expected {wanted}", f"write {wanted}")
+            got = _described(detail["input"])
+            return WRONG_TYPE.at(document.place(loc), f"{name}: expected {wanted}, not {got}", f"write {wanted}")
+        case "too_short":
+            return INVALID.at(document.place(loc), f"{name} is empty", "add an entry, or remove the key")
         case _:
             return INVALID.at(document.place(loc), f"{name}: {detail['msg']}", "correct the value")
 
@@ -96,8 +107,24 @@ def _wanted(kind: str) -> str:
         "list": "a list",
         "dict": "a mapping",
         "model": "a mapping",
-        "date": "a date such as `2027-11-01`",
+        "union": "a list or a mapping",
     }.get(kind.split("_")[0], kind.replace("_", " "))
+
+
+def _described(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case int() | float():
+            return f"the number {shown(value)}"
+        case _:
+            return f"the text {shown(value)}"
 
 
 def _name(loc: Loc) -> str:
@@ -108,13 +135,21 @@ def _name(loc: Loc) -> str:
 
 
 def _real(document: Document, loc: tuple[int | str, ...]) -> Loc:
-    """Drop the parts that pydantic adds for the branches of a union: they are not in the file."""
+    """Drop the parts that pydantic adds for the branches of a union and for keys: they are not in the file."""
     real: Loc = ()
     for index, part in enumerate(loc):
-        inside = (*real, part) in document.values or (*real, part) in document.keys
-        if inside or index == len(loc) - 1:
+        last = index == len(loc) - 1 and part != "[key]" and not _is_tag(part)
+        if last or document.holds((*real, part)):
             real = (*real, part)
     return real
+
+
+TAG = "as "
+"""How the name of a union's branch starts; the space keeps it apart from the keys of a file."""
+
+
+def _is_tag(part: int | str) -> bool:
+    return isinstance(part, str) and part.startswith(TAG)
 
 
 def _fields(model: type[BaseModel], loc: Loc) -> set[str]:
@@ -142,6 +177,8 @@ def _step(annotation: Any, part: str | int) -> list[Any]:
 
 def _flatten(annotation: Any) -> list[Any]:
     origin = get_origin(annotation)
-    if origin is Union or str(origin) == "<class 'types.UnionType'>":
+    if origin is Annotated:
+        return _flatten(get_args(annotation)[0])
+    if origin in (Union, UnionType):
         return [inner for argument in get_args(annotation) for inner in _flatten(argument)]
     return [annotation]

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from . import __version__, meta, recipes
 from .findings import Place, Refused, Who, rule
-from .meta import EntryPoint, Event, FeedstockId, LabelRequest, RecipeId, Store, Version
+from .meta import OTHER_ID, EntryPoint, Event, FeedstockId, LabelRequest, RecipeId, Store, Version
 from .models import Model
 from .trigger import Mode, Nothing, Trigger
 from .yaml_file import read_text
@@ -24,9 +24,6 @@ SECRET = rule(
     "plan-secret-in-reach",
     "Planning runs the recipe's code, which could send away whatever it finds.",
     who=Who.ORGANISATION,
-)
-OTHER_ID = rule(
-    "meta-id-other-repository", "The id names the flow and the dataset, so it must be the repository's own."
 )
 UNREADABLE = rule("plan-unreadable", "What the plan says is registered in somebody's name, so it must be exact.")
 OTHER_TRIGGER = rule("plan-other-trigger", "A plan of another commit or event describes recipes that nobody released.")

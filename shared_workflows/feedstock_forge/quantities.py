@@ -5,22 +5,39 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from .models import invalid
+from .findings import rule
+from .models import invalid, shown
 
-_MEMORY = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+AMOUNT = rule("amount-invalid", "4096 of what? A number without its unit is read differently by everybody.")
+
+_MEMORY = {
+    "B": 1,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
 _TIME = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+_AMOUNT = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]+)\s*", re.ASCII)
 
 
 def _amount(value: Any, units: dict[str, int], example: str) -> int:
     match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in units:
-        raise invalid(f"`{value}` is not an amount", f"write a number and one of {', '.join(units)}, such as `{example}`")
+        raise invalid(
+            f"{shown(value)} is not an amount",
+            f"write a number and one of {', '.join(units)}, such as `{example}`",
+            AMOUNT,
+        )
     amount = round(float(match[1]) * units[match[2]])
     if amount <= 0:
-        raise invalid(f"`{value}` is nothing", f"write more than zero, such as `{example}`")
+        raise invalid(f"{shown(value)} is nothing", f"write more than zero, such as `{example}`", AMOUNT)
     return amount
 
 
@@ -54,3 +71,6 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(s|min|h|d)\s*$", "examples": ["30 min"]}),
 ]
 """A span of time in seconds; written as ``30 min``."""
+
+Cores = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False, examples=[2])]
+"""Processor cores; half a core is ``0.5``."""

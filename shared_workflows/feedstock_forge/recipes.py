@@ -21,13 +21,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import entry_points
+from .entry_points import NO_OBJECT
 from .findings import Finding, Place, Refused, Rule, rule
 from .meta import FOLDER, MetaFile, Recipe, RecipeDict, Store
 from .models import did_you_mean
 
-NO_MODULE = rule("recipe-module-missing", "The entry point names a file, and the file is not there.")
-OUTSIDE = rule("recipe-outside", "Only code inside the feedstock was reviewed with it.")
-NO_OBJECT = rule("recipe-object-missing", "The entry point names something that its module does not hold.")
 IMPORT_FAILED = rule("recipe-import-failed", "A recipe that cannot be imported cannot run anywhere.")
 NOT_A_RECIPE = rule("recipe-not-callable", "A recipe is a Prefect flow or a callable.")
 CONTRACT = rule("recipe-contract", "Every recipe is called with target, mode and prune, and with nothing else.")
@@ -67,34 +66,12 @@ class Found:
     recipes: tuple[tuple[str, str], ...]
 
 
-def check_entry_point(folder: Path, entry_point: str, place: Place | None = None) -> Path:
-    """The file that ``module:name`` means, without importing it.
-
-    Raises :class:`Refused` where the file is missing or is not inside ``<folder>/feedstock``.
-    """
-    module = entry_point.split(":")[0]
-    root = folder / FOLDER
-    base = root.joinpath(*module.split("."))
-    candidates = (base.with_name(f"{base.name}.py"), base / "__init__.py")
-    file = next((path for path in candidates if path.is_file()), None)
-    if file is None:
-        modules = sorted(path.stem for path in root.glob("*.py"))
-        raise Refused(
-            NO_MODULE.at(place, f"there is no {FOLDER}/{module.replace('.', '/')}.py", did_you_mean(module, modules))
-        )
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise Refused(
-            OUTSIDE.at(place, f"{FOLDER}/{file.name} leads out of the feedstock", "put the file itself there")
-        )
-    return file
-
-
 def load(folder: Path, entry_point: str, place: Place | None = None) -> Any:
     """Import ``module:name`` from ``<folder>/feedstock`` into this process and return the object.
 
     Raises :class:`Refused` with a ``recipe-*`` finding, at the line of the feedstock that failed where there is one.
     """
-    file = check_entry_point(folder, entry_point, place)
+    file = entry_points.find(folder / FOLDER, entry_point, place)
     module_name, _, name = entry_point.partition(":")
     root = str((folder / FOLDER).resolve())
     if root not in sys.path:

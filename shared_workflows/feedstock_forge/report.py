@@ -1,37 +1,23 @@
 """What people read: job summaries in Markdown, and the last line of a command.
 
-Text from outside (titles, descriptions, log lines) is escaped here, once: it may not forge a heading, a link or HTML.
+Text from outside (titles, descriptions, log lines) goes through :mod:`markdown`, once.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from .findings import DOCUMENTATION, Finding
 from .labels import Decision
+from .markdown import code, escape
 from .plan import Plan
 from .register import Deployment, Outcome
 from .trigger import Trigger
 from .watch import Watched
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~&@-])")
 SUMMARY_ROWS = 100
 """Rows of a table in a summary; GitHub cuts a summary of over 1 MiB off whole."""
-
-
-def escape(words: str) -> str:
-    """Text from outside for a line of Markdown: shown as it is written, whatever it holds."""
-    return _SPECIAL.sub(r"\\\1", " ".join(words.split()))
-
-
-def code(words: str) -> str:
-    """Text from outside as a code span; the fence is longer than any run of backticks inside."""
-    words = " ".join(words.split()) or " "
-    fence = "`" * (max((len(run) for run in re.findall(r"`+", words)), default=0) + 1)
-    space = " " if "`" in words else ""
-    return f"{fence}{space}{words.replace('|', chr(92) + '|')}{space}{fence}"
 
 
 def summarise(markdown: str, environment: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .findings import Place, Refused, rule
-from .meta import FOLDER, Event
+from .meta import FOLDER, Event, slug
 from .yaml_file import read_text
 
 Mode = Literal["complete", "update"]
@@ -64,7 +64,7 @@ class Trigger:
     @property
     def feedstock(self) -> str:
         """The feedstock's id: the repository's name without ``-feedstock``."""
-        return self.repository.split("/")[1].removesuffix("-feedstock").lower()
+        return slug(self.repository)
 
     @property
     def clone_url(self) -> str:

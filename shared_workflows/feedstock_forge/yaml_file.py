@@ -20,12 +20,14 @@ from .findings import Finding, Place, Refused, rule
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 
 Loc = tuple[str | int, ...]
 
 MISSING = rule("file-missing", "Without this file there is nothing to read.")
-NOT_A_FILE = rule("file-not-regular", "Only regular files are read: pipes, devices and folders never end or never start.")
+NOT_A_FILE = rule(
+    "file-not-regular", "Only regular files are read: pipes, devices and folders never end or never start."
+)
 OUTSIDE = rule("file-outside", "A file that leaves the feedstock is not part of what reviewers saw.")
 UNREADABLE = rule("file-unreadable", "The file is there and cannot be opened.")
 TOO_LARGE = rule("file-too-large", "Nobody reviews a file of this size, and reading it would slow everybody else down.")
@@ -61,9 +63,23 @@ class Document:
     keys: dict[Loc, Span] = field(default_factory=dict)
     raw: dict[Loc, str] = field(default_factory=dict)
     """The text of every plain (unquoted) scalar: ``1.10`` is a number to YAML and a version to us."""
+    moved: dict[Loc, Loc] = field(default_factory=dict)
+    """Where the parts of a modernised document really stand: ``("bakeries", 0)`` may be ``("bakery",)`` in the file."""
+
+    def where(self, loc: Loc) -> Loc:
+        """The location in the file of what the present form has at ``loc``."""
+        for length in range(len(loc), 0, -1):
+            if (real := self.moved.get(loc[:length])) is not None:
+                return (*real, *loc[length:])
+        return loc
+
+    def holds(self, loc: Loc) -> bool:
+        """Whether the file has something at ``loc``."""
+        return (real := self.where(loc)) in self.values or real in self.keys
 
     def place(self, loc: Loc = (), *, key: bool = False) -> Place:
         """The place of a value (or of its key); the nearest parent's for what is not there."""
+        loc = self.where(loc)
         spans = (self.keys, self.values) if key else (self.values, self.keys)
         for length in range(len(loc), -1, -1):
             for known in spans:
@@ -73,36 +89,54 @@ class Document:
 
 
 def read_text(path: Path, *, within: Path | None = None, max_bytes: int = MAX_BYTES) -> str:
-    """Read a text file that a stranger may have written.
+    """Read a text file that a stranger may have written; a byte order mark at its start is not part of it.
 
     ``within`` is the folder that the file, links followed, must not leave. Raises :class:`Refused` with one of
     the ``file-*`` findings.
     """
+    return decode(read_bytes(path, within=within, max_bytes=max_bytes), path).removeprefix("\ufeff")
+
+
+def read_bytes(path: Path, *, within: Path | None = None, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file of at most ``max_bytes``; what is no file is not waited for.
+
+    Arguments and errors are those of :func:`read_text`.
+    """
     place = Place(str(path))
-    if within is not None and not path.resolve().is_relative_to(within.resolve()):
+    if within is not None and not is_inside(path, within):
         raise Refused(OUTSIDE.at(place, f"{path.name} leads out of {within}", "replace the link by the file itself"))
     try:
         # O_NONBLOCK: opening a FIFO must not wait for a writer that never comes.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
         raise Refused(MISSING.at(place, f"there is no file {path}", f"create {path}, or name another folder")) from None
     except OSError as error:
         raise Refused(UNREADABLE.at(place, f"cannot open {path}: {error.strerror}", "check its permissions")) from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise Refused(NOT_A_FILE.at(place, f"{path} is not a regular file", "put a text file in its place"))
-        content = file.read(max_bytes + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise Refused(UNREADABLE.at(place, f"cannot read {path}: {error.strerror}", "check the disk")) from None
+    finally:
+        os.close(descriptor)
     if len(content) > max_bytes:
         size = f"{status.st_size / 2**20:.1f} MiB"
         limit = f"{max_bytes / 2**20:g} MiB"
         raise Refused(TOO_LARGE.at(place, f"{path.name} has {size}; the limit is {limit}", "shorten it"))
+    return content
+
+
+def decode(content: bytes, path: Path) -> str:
+    """The text of a file. Raises :class:`Refused` with the place of the first byte that is not UTF-8."""
     try:
-        return content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError as error:
         before = content[: error.start]
         line = before.count(b"\n") + 1
-        column = error.start - (before.rfind(b"\n") + 1) + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
         raise Refused(
             ENCODING.at(
                 Place(str(path), line, column),
@@ -110,6 +144,12 @@ def read_text(path: Path, *, within: Path | None = None, max_bytes: int = MAX_BY
                 f"save it as UTF-8 (`iconv -f latin1 -t utf-8 {path.name}` if it came from an older editor)",
             )
         ) from None
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, links followed, stays in a folder."""
+    real, root = os.path.realpath(path), os.path.realpath(folder)
+    return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def read_yaml(path: Path, *, within: Path | None = None) -> Document:
@@ -129,6 +169,10 @@ def read_yaml(path: Path, *, within: Path | None = None) -> Document:
 def parse_yaml(content: str, path: Path) -> Document:
     """Parse YAML text; ``path`` names it in findings. Raises :class:`Refused` with one of the ``yaml-*`` findings."""
     document = Document(path, content, None)
+    if (directive := _TAG_DIRECTIVE.search(content)) is not None:
+        # libyaml compares each of them with all before it: a megabyte would take it ten seconds.
+        place = Place(str(path), content.count("\n", 0, directive.start()) + 1, 1)
+        raise Refused(BROKEN.at(place, "a `%TAG` has no meaning here", "remove the line"))
     try:
         events = yaml.parse(content, Loader=_LOADER)
         document.data = _Builder(document, events).build()
@@ -139,11 +183,16 @@ def parse_yaml(content: str, path: Path) -> Document:
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_TAG_DIRECTIVE = re.compile(r"^%TAG\b", re.MULTILINE)
+_TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
+
 # The core schema of YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema
 _NULL = re.compile(r"(?:~|null|Null|NULL)?\Z")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]{1,300}\Z|0o[0-7]{1,300}\Z|0x[0-9a-fA-F]{1,300}\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
+)
 
 
 def _resolve(raw: str) -> Any:
@@ -214,6 +263,8 @@ class _Builder:
             raise Refused(
                 TOO_DEEP.at(self._place(event), f"nested more than {MAX_DEPTH} levels deep", "flatten this part")
             )
+        if (tag := getattr(event, "tag", None)) not in _TAGS:
+            raise Refused(BROKEN.at(self._place(event), f"the tag `{tag}` has no meaning here", "remove the tag"))
         before = self.count
         self._grow(event)
         document = self.document
@@ -279,7 +330,7 @@ def _broken(document: Document, error: yaml.YAMLError) -> Finding:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = Place(str(document.path), mark.line + 1, mark.column + 1) if mark else Place(str(document.path))
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
-    line = document.text.splitlines()[mark.line] if mark and mark.line < document.text.count("\n") + 1 else ""
-    if "\t" in line[: len(line) - len(line.lstrip())]:
+    start = document.text.rfind("\n", 0, mark.index) + 1 if mark else 0
+    if "\t" in document.text[start : len(document.text) - len(document.text[start:].lstrip(" \t"))]:
         return BROKEN.at(place, "this line is indented with a tab", "indent with spaces; YAML forbids tabs")
     return BROKEN.at(place, f"not valid YAML: {problem}", "check quotes, colons and indentation on and above this line")

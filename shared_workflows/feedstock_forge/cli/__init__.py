@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from ..findings import Refused, rule, text
+from ..findings import Refused, did_you_mean, rule, text
 
 INTERNAL = rule("internal-error", "This is a fault of Feedstock Forge, not of your files.")
 
 COMMANDS = {
+    "lint": "Check feedstocks, staged recipes, bakeries and grants.",
     "run": "Run a recipe here, with no server at hand.",
     "plan": "Turn an event into plan.json: what would be registered.",
     "register": "Register a plan's recipes in Prefect and start their runs.",
@@ -51,8 +52,6 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..models import did_you_mean
-
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command `{args[0]}`; {did_you_mean(args[0], list(COMMANDS))}", ctx)
         return super().resolve_command(ctx, args)

@@ -1,0 +1,42 @@
+"""Text from outside in Markdown: shown as it is written, whatever it holds.
+
+It may not forge a heading, a link, HTML or a table, nor call somebody by ``@name`` or an issue by ``#1``.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
+# GitHub finds mentions, references and addresses in the rendered text, where a backslash no longer protects them.
+_CALLS = re.compile(r"(@|(?<![&\w])#|\bGH-|://|\bwww\.)(?=\w)")
+_WORD_JOINER = "\u2060"
+
+
+def escape(words: str) -> str:
+    """Text from outside for a line of Markdown: shown as it is written, whatever it holds."""
+    called = _CALLS.sub(rf"\1{_WORD_JOINER}", " ".join(words.split()))
+    return _SPECIAL.sub(r"\\\1", called)
+
+
+def code(words: str) -> str:
+    """Text from outside as a code span; the fence is longer than any run of backticks inside."""
+    words = " ".join(words.split()) or " "
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", words)), default=0) + 1)
+    space = " " if "`" in words else ""
+    return f"{fence}{space}{words.replace('|', chr(92) + '|')}{space}{fence}"
+
+
+def sentence(words: str) -> str:
+    """A message that quotes in backticks: what is quoted becomes code, everything else is escaped."""
+    parts = words.split("`")
+    if len(parts) % 2 == 0:
+        return escape(words)
+    return "".join(code(part) if index % 2 and part else escaped(part) for index, part in enumerate(parts))
+
+
+def escaped(part: str) -> str:
+    """As :func:`escape`, with the spaces at both ends kept, for a part of a line."""
+    left = " " if part[:1].isspace() else ""
+    right = " " if part[-1:].isspace() and part.strip() else ""
+    return f"{left}{escape(part)}{right}"
