@@ -138,8 +138,9 @@ class _Download:
 
     def __call__(self) -> None:
         headers = {}
-        if self.validator and self.path.exists():
-            headers = {"Range": f"bytes={self.path.stat().st_size}-", "If-Range": self.validator}
+        have = self.path.stat().st_size if self.path.exists() else 0
+        if self.validator and have:
+            headers = {"Range": f"bytes={have}-", "If-Range": self.validator}
         with self.client.stream("GET", self.url, headers=headers) as response:
             self._refuse(response)
             etag = response.headers.get("etag", "")
@@ -147,7 +148,7 @@ class _Download:
             self.validator = etag if etag and not etag.startswith("W/") else response.headers.get("last-modified")
             started, received = time.monotonic(), 0
             with self.path.open("ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb") as file:
-                for block in response.iter_raw(_BLOCK):
+                for block in response.iter_raw():  # whole blocks would lose the last part of what came
                     if self.stop.is_set():
                         raise Stopped
                     file.write(block)

@@ -15,9 +15,10 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -90,7 +91,7 @@ def claim(target: str) -> Iterator[Store]:
         if kind == "zarr":
             fix = f"use {target.rstrip('/').removesuffix('.zarr')}.icechunk, whose commits are atomic"
             raise Refused(NOT_ATOMIC.at(None, f"{target} is plain Zarr on object storage", fix))
-        yield IcechunkStore(_object_storage(scheme, target))
+        yield IcechunkStore(partial(_object_storage, scheme, target))
         return
     path = Path(os.path.expandvars(unquote(rest)) if _ else rest).expanduser().absolute()
     with _claimed_folder(path) as folder:
@@ -98,7 +99,7 @@ def claim(target: str) -> Iterator[Store]:
             yield LocalZarr(path, folder)
         else:
             _refuse_foreign(path, "repo", "refs", "snapshots")
-            yield IcechunkStore(icechunk.local_filesystem_storage(str(path)), path, folder)
+            yield IcechunkStore(partial(icechunk.local_filesystem_storage, str(path)), path, folder)
 
 
 class LocalZarr:
@@ -143,13 +144,19 @@ class LocalZarr:
 class IcechunkStore:
     """An Icechunk repository; one that is new on this machine is made aside and moved into place."""
 
-    def __init__(self, storage: icechunk.Storage, path: Path | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, storage: Callable[[], icechunk.Storage], path: Path | None = None, folder: Path | None = None
+    ) -> None:
+        self.storage = storage
         self.path = path
         self.staged = folder / "store" if folder else None
         self.session: icechunk.Session | None = None
-        with _storage_errors(str(path) if path else "the target"):
-            self.repository = icechunk.Repository.open(storage) if icechunk.Repository.exists(storage) else None
-        self.storage = storage
+        self.repository: icechunk.Repository | None = None
+        # Only to ask for the storage of a folder makes the folder.
+        if path is None or path.exists():
+            with _storage_errors(str(path or "the target")):
+                there = storage()
+                self.repository = icechunk.Repository.open(there) if icechunk.Repository.exists(there) else None
 
     def published(self) -> ZarrStore | None:
         """The newest snapshot of the main branch, unless nothing was ever committed."""
@@ -161,7 +168,7 @@ class IcechunkStore:
     def begin(self, *, keep: bool) -> ZarrStore:
         """A session on the main branch."""
         if self.repository is None:
-            storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage
+            storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage()
             self.repository = icechunk.Repository.create(storage)
         else:
             self.staged = None
