@@ -410,10 +410,10 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("target", "finding"),
         [
-            ("/tmp/ocean", "target-unknown"),  # noqa: S108 - refused before it is touched
-            ("/tmp/ocean.nc", "target-unknown"),  # noqa: S108
+            ("/tmp/ocean", "target-store-unknown"),  # noqa: S108 - refused before it is touched
+            ("/tmp/ocean.nc", "target-store-unknown"),  # noqa: S108
             ("s3://bucket/ocean.zarr", "target-not-atomic"),
-            ("ftp://host/ocean.icechunk", "target-unknown"),
+            ("ftp://host/ocean.icechunk", "target-store-unknown"),
             ("/proc/none/ocean.zarr", "target-unwritable"),
         ],
     )

@@ -26,7 +26,7 @@ import xarray as xr
 import zarr
 from zarr.abc.store import Store as ZarrStore
 
-from ..findings import Finding, Refused, refuse_errors, rule
+from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from . import PRUNED_INPUTS, Provenance
 from .fetch import Fetcher, disk_full, shown
@@ -36,11 +36,13 @@ from .stores import Store, claim
 
 NO_INPUTS = rule("inputs-empty", "There is nothing to bake.")
 REPEATED = rule("inputs-repeated", "An input that is named twice would come twice in the dataset.")
-CHANGED = rule("inputs-changed", "An update only appends: what is published stays as it was released.")
+CHANGED = rule(
+    "inputs-changed", "An update only appends: what is published stays as it was released.", who=Who.MAINTAINER
+)
 MODE = rule("mode-unknown", "A run writes all, or appends what is new.")
 CHUNKS = rule("chunks-invalid", "A chunk is a number of elements along a dimension of the dataset.")
 SHRINKS = rule("prune-would-shrink", "A trial run must not replace a full dataset by its first few inputs.")
-TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag cannot move.")
+TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag cannot move.", who=Who.MAINTAINER)
 
 INPUTS_ATTR = "feedstock_inputs"
 PROVENANCE_ATTR = "feedstock_provenance"

@@ -30,7 +30,7 @@ from zarr.storage import LocalStore
 
 from ..findings import Refused, Who, rule
 
-UNKNOWN = rule("target-unknown", "The ending of the dataset's URL says how it is stored.")
+UNKNOWN = rule("target-store-unknown", "The ending of the dataset's URL says how it is stored.")
 NOT_ATOMIC = rule(
     "target-not-atomic", "On object storage nothing replaces a folder at once, so readers would see half of it."
 )
