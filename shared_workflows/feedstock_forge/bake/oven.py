@@ -142,10 +142,8 @@ class _Bake:
         self.paths: list[Path] = []
         self.descriptions: list[Description] = []
         self.reference: Description
-        self.converted: dict[int, np.ndarray[Any, Any]] = {}
-        """The stored coordinate of the inputs that count from another reference time than the dataset."""
-        # Opening costs more than reading a small input, and neighbouring boxes share theirs.
-        self.kept_open = lru_cache(_OPEN)(self._open)
+        self.coordinates: list[np.ndarray[Any, Any] | None] = []
+        """The coordinate of each input as the dataset stores it."""
         self.opening = threading.Lock()
 
     def fetch(self) -> None:
@@ -183,13 +181,15 @@ class _Bake:
         refuse_errors(islice(differing, MOST_FINDINGS))
         refuse_errors(islice(in_order(described, self.concat_dim), MOST_FINDINGS))
         like = self.reference.variables.get(self.concat_dim)
-        for number, description in enumerate(self.descriptions):
+        for description in self.descriptions:
+            stored = description.stored
             if (
                 like is not None
                 and description.coordinate is not None
                 and _units_differ(description, like, self.concat_dim)
             ):
-                self.converted[number] = encode_like(description.coordinate, like, self.concat_dim, description.name)
+                stored = encode_like(description.coordinate, like, self.concat_dim, description.name)
+            self.coordinates.append(stored)
 
     def write(self, store: ZarrStore, base: _Published | None, chunks: dict[str, int], record: dict[str, Any]) -> None:
         """Write every chunk into ``store``: a new dataset, or what follows ``base``."""
@@ -213,13 +213,23 @@ class _Bake:
             array[tuple(box.index[dim] for dim in self.reference.variables[box.variable].dims)] = values
             written.add(values.nbytes)
 
-        in_threads(one, boxes, _threads(boxes, arrays), self.stop)
+        threads = _threads(boxes, arrays)
+        # Opening costs more than reading a small input, and neighbouring boxes share theirs; but each that is open
+        # takes memory for the blocks that its library keeps.
+        most = max((len(self._inputs_of(box, stops)) for box in boxes if len(box.index) > 1), default=1)
+        self.kept_open = lru_cache(min(threads * most, _OPEN))(self._open)
+        in_threads(one, boxes, threads, self.stop)
         self.kept_open.cache_clear()
 
     def opened(self, number: int) -> Opened:
         """The input of this number, opened once for all threads as long as it is in use."""
         with self.opening:
             return self.kept_open(number)
+
+    def _inputs_of(self, box: _Box, stops: list[int]) -> range:
+        """The numbers of the inputs that hold a part of the box; ``stops`` is where each ends in the dataset."""
+        wanted = box.index[self.concat_dim]
+        return range(bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop))
 
     def _open(self, number: int) -> Opened:
         return Opened.file(self.urls[number], self.paths[number], self.preprocess)
@@ -250,7 +260,7 @@ class _Bake:
             CHUNKS.at(None, f"chunks names `{name}`, which is no dimension", did_you_mean(name, sorted(sizes)))
             for name in unknown
         )
-        opened = self.opened(0)
+        opened = self._open(0)
         variables, encoding = {}, {}
         for name, variable in self.reference.variables.items():
             shape = tuple(sizes[dim] for dim in variable.dims)
@@ -328,12 +338,11 @@ class _Bake:
     def _gather(self, box: _Box, stops: list[int]) -> np.ndarray[Any, Any]:
         """The stored values of a box, from the inputs that hold them."""
         like, axis = self.reference.variables[box.variable], self._axis(box.variable)
-        wanted = box.index[self.concat_dim]
-        first, last = bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop) - 1
-        if first == last:
-            return self._part(box, first, stops)
+        wanted, numbers = box.index[self.concat_dim], self._inputs_of(box, stops)
+        if len(numbers) == 1:
+            return self._part(box, numbers[0], stops)
         values = np.empty([cut.stop - cut.start for cut in (box.index[dim] for dim in like.dims)], like.dtype)
-        for number in range(first, last + 1):
+        for number in numbers:
             low, high = max(stops[number], wanted.start), min(stops[number + 1], wanted.stop)
             there = slice(low - wanted.start, high - wanted.start)
             values[(slice(None),) * axis + (there,)] = self._part(box, number, stops)
@@ -343,8 +352,9 @@ class _Bake:
         """The stored values of a box that one input holds."""
         begin, wanted = stops[number], box.index[self.concat_dim]
         here = slice(max(begin, wanted.start) - begin, min(stops[number + 1], wanted.stop) - begin)
-        if box.variable == self.concat_dim and number in self.converted:
-            return self.converted[number][here]
+        coordinate = self.coordinates[number]
+        if box.variable == self.concat_dim and coordinate is not None:
+            return coordinate[here]
         like = self.reference.variables[box.variable]
         return self.opened(number).values(box.variable, {**box.index, self.concat_dim: here}, like)
 
