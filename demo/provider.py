@@ -104,11 +104,16 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing: the recipe's own log tells the story."""
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a run that is stopped leaves its downloads, and there is nobody to tell."""
+
+
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
     """Serve ``folder`` over HTTP on this machine only, and yield its URL."""
     handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="provider", daemon=True)
         thread.start()
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,15 +242,15 @@ class TestModes:
                 provenance.reset(token)
 
         release("v1.0.0", "aaa", ocean[:2])
-        release("v2.0.0", "bbb", ocean[2:4])
+        release("v2/0.0", "bbb", ocean[2:4])
         assert provider.check(target, ocean[2:4]) == []
         before = tree(tmp_path)
-        release("v2.0.0", "bbb", ocean[2:4])
+        release("v2/0.0", "bbb", ocean[2:4])
         release("v1.0.0", "aaa", ocean[:2])
         assert tree(tmp_path) == before, "a release that is baked again changes nothing"
         assert ids(lambda: release("v1.0.0", "ccc", ocean[:2])) == {"release-tag-taken"}
         repository = icechunk.Repository.open(icechunk.local_filesystem_storage(target))
-        assert repository.list_tags() == {"v1.0.0", "v2.0.0"}
+        assert repository.list_tags() == {"v1.0.0", "v2-0.0"}
         first = xr.open_zarr(repository.readonly_session(tag="v1.0.0").store, consolidated=False, chunks=None)
         with xr.open_dataset(ocean[0]) as read:
             xr.testing.assert_equal(first.isel(time=slice(31)), read)
@@ -462,6 +463,44 @@ def stop_at(process: subprocess.Popen[str], line: str, number: int) -> str:
     printed += process.stdout.read()
     process.wait()
     return printed
+
+
+SMALL_DISK = textwrap.dedent(
+    """
+    import json, subprocess, sys
+    folder, store, *inputs = sys.argv[1:]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", folder], check=True)
+    from demo import provider
+    from feedstock_forge.bake import bake
+    from feedstock_forge.findings import Refused
+    target = f"{folder}/ocean.{store}"
+    bake(inputs[:1], target, concat_dim="time")
+    try:
+        bake(inputs, target, concat_dim="time")
+    except Refused as refused:
+        print(refused)
+    from pathlib import Path
+    assert provider.check(target, [Path(inputs[0])]) == []
+    assert [path.name for path in Path(folder).iterdir()] == [f"ocean.{store}"]
+    """
+)
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "--map-root-user", "--mount", "true"]).returncode != 0,
+    reason="needs a small disk, and so leave to mount one",
+)
+@pytest.mark.parametrize("store", STORES)
+def test_a_full_disk_is_named_and_the_dataset_stays_as_it_was(ocean: list[Path], tmp_path: Path, store: str) -> None:
+    program = [sys.executable, "-c", SMALL_DISK, str(tmp_path), store, *urls(ocean)]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", *program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("disk-full"), done.stdout
 
 
 class TestRunsThatEnd:

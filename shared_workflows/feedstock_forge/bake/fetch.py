@@ -85,7 +85,7 @@ class Fetcher:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise disk_full(self.folder) from None
+            raise disk_full(str(self.folder)) from None
         return copy
 
     def _download(self, url: str, path: Path) -> None:
@@ -231,8 +231,8 @@ def _copy_by_fsspec(url: str, path: Path) -> None:
         raise Refused(PROTOCOL.at(None, f"{shown(url)} cannot be read: {error}", fix)) from None
 
 
-def disk_full(folder: Path) -> Refused:
-    """The refusal for a disk that has no space left for ``folder``."""
+def disk_full(where: str) -> Refused:
+    """The refusal for a disk that has no space left for what is to be written at ``where``."""
     return Refused(
-        FULL.at(None, f"the disk of {folder} is full", "free some space; TMPDIR moves where inputs are kept")
+        FULL.at(None, f"the disk that holds {where} is full", "free some space; TMPDIR moves where inputs are kept")
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import math
@@ -30,10 +29,10 @@ from zarr.codecs import BloscCodec
 from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from . import PRUNED_INPUTS, Provenance
-from .fetch import Fetcher, disk_full, shown
+from .fetch import Fetcher, shown
 from .inputs import Description, Opened, Preprocess, common_attrs, compare, encode_like, in_order
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
-from .stores import Store, claim
+from .stores import Store, claim, storage_errors
 
 NO_INPUTS = rule("inputs-empty", "There is nothing to bake.")
 REPEATED = rule("inputs-repeated", "An input that is named twice would come twice in the dataset.")
@@ -73,7 +72,7 @@ def run(
     """Do what :func:`feedstock_forge.bake.bake` says."""
     refuse_errors(_check_arguments(inputs, mode, chunks))
     started = time.monotonic()
-    with run_log(), _disk_errors(), claim(target) as store:
+    with run_log(), claim(target) as store:
         if mode == "complete" and not prune and provenance and _is_released(store, provenance):
             return
         published = _published(store)
@@ -98,10 +97,19 @@ def run(
                     INPUTS_ATTR: {"count": len(wanted), "sha256": _fingerprint(wanted), "pruned": prune},
                     **({PROVENANCE_ATTR: _known(provenance)} if provenance else {}),
                 }
-                step("write the dataset", lambda: bake.write(store.begin(keep=bool(first)), base, chunks, record))
                 message, metadata = _commit(mode, provenance, wanted, first, prune)
                 tag = provenance.version if provenance and mode == "complete" and not prune else None
-                step("publish the dataset", lambda: store.publish(message, metadata, tag))
+
+                def write() -> None:
+                    with storage_errors(target):
+                        bake.write(store.begin(keep=bool(first)), base, chunks, record)
+
+                def publish() -> None:
+                    with storage_errors(target):
+                        store.publish(message, metadata, tag)
+
+                step("write the dataset", write)
+                step("publish the dataset", publish)
             finally:
                 fetcher.close()
         log.info("published %s: %s in %.1f s", target, message, time.monotonic() - started)
@@ -503,13 +511,3 @@ def _cache() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise disk_full(Path(error.filename or tempfile.gettempdir())) from None

@@ -29,6 +29,7 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
 
 from ..findings import Refused, Who, rule
+from .fetch import disk_full
 
 UNKNOWN = rule("target-store-unknown", "The ending of the dataset's URL says how it is stored.")
 NOT_ATOMIC = rule(
@@ -154,7 +155,7 @@ class IcechunkStore:
         self.repository: icechunk.Repository | None = None
         # Only to ask for the storage of a folder makes the folder.
         if path is None or path.exists():
-            with _storage_errors(str(path or "the target")):
+            with storage_errors(str(path or "the target")):
                 there = storage()
                 self.repository = icechunk.Repository.open(there) if icechunk.Repository.exists(there) else None
 
@@ -200,15 +201,20 @@ class IcechunkStore:
 
     def tagged(self, tag: str) -> Snapshot | None:
         """The snapshot of the tag."""
-        if self.repository is None or tag not in self.repository.list_tags():
+        if self.repository is None or _tag_name(tag) not in self.repository.list_tags():
             return None
-        info = next(iter(self.repository.ancestry(tag=tag)))
+        info = next(iter(self.repository.ancestry(tag=_tag_name(tag))))
         return Snapshot(info.id, dict(info.metadata))
 
     def tag(self, tag: str) -> None:
         """Tag the newest snapshot of the main branch."""
         assert self.repository is not None  # noqa: S101 - the order of calls
-        self.repository.create_tag(tag, self.repository.lookup_branch("main"))
+        self.repository.create_tag(_tag_name(tag), self.repository.lookup_branch("main"))
+
+
+def _tag_name(version: str) -> str:
+    # Git's tags may have a slash, Icechunk's may not.
+    return version.replace("/", "-")
 
 
 def _object_storage(scheme: str, target: str) -> icechunk.Storage:
@@ -244,29 +250,34 @@ def _object_storage(scheme: str, target: str) -> icechunk.Storage:
 
 
 @contextmanager
-def _storage_errors(where: str) -> Iterator[None]:
+def storage_errors(where: str) -> Iterator[None]:
+    """Turn what the storage of the dataset raises into a refusal."""
     try:
         yield
-    except icechunk.IcechunkError as error:
-        fix = "look at the URL of the target, and at the credentials where the run happens"
-        raise Refused(UNWRITABLE.at(None, f"{where} cannot be opened: {_first_line(error)}", fix)) from error
+    except (icechunk.IcechunkError, OSError) as error:
+        # Icechunk gives the error of the system, or of the object store, as text.
+        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(
+            error
+        ):
+            raise disk_full(where) from None
+        fix = "look at the URL of the target, and at what the run's user or credentials may do there"
+        raise Refused(UNWRITABLE.at(None, f"{where} cannot be written: {_gist(error)}", fix)) from error
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _gist(error: Exception) -> str:
+    """The line that says it: Icechunk puts the message first, marked ``x``, and then where in its code it came from."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = [line.strip(" x|") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)
 
 
 @contextmanager
 def _claimed_folder(path: Path) -> Iterator[Path]:
     folder = path.with_name(f".{path.name}.baking")
-    try:
+    with storage_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        fix = f"let the run's user write there: chmod u+w {path.parent}"
-        raise Refused(UNWRITABLE.at(None, f"{path} may not be written: {error.strerror}", fix)) from None
     if lock is None:
         raise Refused(BUSY.at(None, f"another run is writing {path}", "wait until it ends, then run it again"))
     try:
