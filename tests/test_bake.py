@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -503,6 +506,19 @@ def test_a_full_disk_is_named_and_the_dataset_stays_as_it_was(ocean: list[Path],
     assert done.stdout.startswith("disk-full"), done.stdout
 
 
+def total(target: str) -> tuple[int, int]:
+    """How many steps a reader finds, and the sum of what is stored.
+
+    A reader of plain Zarr knows no snapshots: one that opened the store before an exchange has to open it again.
+    """
+    while True:
+        before = Path(target).stat().st_ino
+        with provider.open_dataset(target, decode=False) as dataset:
+            found = dataset.sizes["time"], int(dataset.sst.astype("int64").sum())
+        if Path(target).stat().st_ino == before:
+            return found
+
+
 class TestRunsThatEnd:
     @pytest.mark.parametrize("store", STORES)
     def test_by_a_kill_leave_the_dataset_as_it_was(self, ocean: list[Path], tmp_path: Path, store: str) -> None:
@@ -514,6 +530,37 @@ class TestRunsThatEnd:
             assert "published" not in printed
             assert provider.check(target, ocean[:2]) == [], line
         bake(urls(ocean), target, concat_dim="time", chunks=CHUNKS, mode="update")
+        assert provider.check(target, ocean) == []
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [f"ocean.{store}"]
+
+    @pytest.mark.parametrize("store", STORES)
+    def test_at_any_moment_never_show_a_reader_half_a_dataset(
+        self, ocean: list[Path], tmp_path: Path, store: str
+    ) -> None:
+        target = str(tmp_path / "out" / f"ocean.{store}")
+        sums = {}
+        for inputs in (ocean[:2], ocean):
+            bake(urls(inputs), target, concat_dim="time", chunks=CHUNKS)
+            sums[sum(provider.month(first).sizes["time"] for first in provider.MONTHS[: len(inputs)])] = total(target)
+        bake(urls(ocean[:2]), target, concat_dim="time", chunks=CHUNKS)
+        # The runs are forks of one process that has imported everything, so that a kill comes while they work.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["feedstock_forge.bake.oven", "netCDF4", "h5netcdf"])
+        moments = random.Random(store)  # noqa: S311 - no secret
+        for number in range(20):
+            # By turns a full bake and one of two inputs, so that both states are published over each other.
+            inputs = (ocean, ocean[:2])[number % 2]
+            run = context.Process(
+                target=bake, args=(urls(inputs), target), kwargs={"concat_dim": "time", "chunks": CHUNKS}
+            )
+            run.start()
+            killed_at = time.monotonic() + moments.uniform(0.05, 1.0)
+            while run.is_alive() and time.monotonic() < killed_at:
+                length, found = total(target)
+                assert sums[length] == (length, found), f"run {number}"
+            run.kill()
+            run.join()
+        bake(urls(ocean), target, concat_dim="time", chunks=CHUNKS)
         assert provider.check(target, ocean) == []
         assert [path.name for path in (tmp_path / "out").iterdir()] == [f"ocean.{store}"]
 
