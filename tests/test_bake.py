@@ -287,6 +287,22 @@ class TestProviders:
         half = ocean[1].stat().st_size // 2
         assert served.requests[ocean[1].name] == ["", f"bytes={half}-"], "the rest only"
 
+    def test_are_not_asked_twice_for_what_the_cache_keeps(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = tmp_path / "cache"
+        monkeypatch.setenv("FEEDSTOCK_CACHE", str(cache))
+        inputs = [f"{served.url}/{path.name}" for path in ocean[:3]]
+        served.always = {ocean[2].name: "404"}
+        refusal(lambda: bake(inputs, self.target(tmp_path), concat_dim="time"))
+        assert len(list(cache.glob("*.nc"))) == 2, "a run that fails keeps what it has fetched"
+        served.always = {}
+        damaged = next(cache.glob(f"*{ocean[0].name}"))
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        bake(inputs, self.target(tmp_path), concat_dim="time")
+        assert provider.check(self.target(tmp_path), ocean[:3]) == []
+        assert served.unchanged == [ocean[1].name]
+
     @pytest.mark.parametrize(
         ("answer", "finding"),
         [

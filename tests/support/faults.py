@@ -27,6 +27,8 @@ class Provider:
     always: dict[str, str] = field(default_factory=dict)
     requests: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The Range of every request, by file name; empty where none was asked for."""
+    unchanged: list[str] = field(default_factory=list)
+    """The files that were not sent, since whoever asked had them."""
 
 
 @contextmanager
@@ -49,6 +51,11 @@ def serve(folder: Path) -> Iterator[Provider]:
                     self.send_header("Retry-After", "0")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                return
+            if self.headers.get("If-None-Match") == '"1"' and how == "well":
+                self.send_response(304)
+                self.end_headers()
+                provider.unchanged.append(name)
                 return
             content = LOGIN_PAGE if how == "html" else (folder / name).read_bytes()
             begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0

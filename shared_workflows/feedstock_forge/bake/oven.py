@@ -6,13 +6,10 @@ import hashlib
 import logging
 import math
 import os
-import shutil
-import tempfile
 import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice, product
@@ -29,7 +26,7 @@ from zarr.codecs import BloscCodec
 from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from . import PRUNED_INPUTS, Provenance
-from .fetch import Fetcher, shown
+from .fetch import Fetcher, fetching, shown
 from .inputs import Description, Opened, Preprocess, common_attrs, compare, encode_like, in_order
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
 from .stores import Store, claim, storage_errors
@@ -86,32 +83,28 @@ def run(
             log.info("nothing new: %s holds all %s inputs", target, first)
             return
         base = published if first else None
-        with _cache() as folder:
-            stop = threading.Event()
-            fetcher = Fetcher(folder, stop)
-            try:
-                bake = _Bake(wanted[first:], concat_dim, preprocess, fetcher, stop)
-                bake.fetch()
-                step("check the inputs against each other", lambda: bake.check(base))
-                record = {
-                    INPUTS_ATTR: {"count": len(wanted), "sha256": _fingerprint(wanted), "pruned": prune},
-                    **({PROVENANCE_ATTR: _known(provenance)} if provenance else {}),
-                }
-                message, metadata = _commit(mode, provenance, wanted, first, prune)
-                tag = provenance.version if provenance and mode == "complete" and not prune else None
+        stop = threading.Event()
+        with fetching(stop) as fetcher:
+            bake = _Bake(wanted[first:], concat_dim, preprocess, fetcher, stop)
+            bake.fetch()
+            step("check the inputs against each other", lambda: bake.check(base))
+            record = {
+                INPUTS_ATTR: {"count": len(wanted), "sha256": _fingerprint(wanted), "pruned": prune},
+                **({PROVENANCE_ATTR: _known(provenance)} if provenance else {}),
+            }
+            message, metadata = _commit(mode, provenance, wanted, first, prune)
+            tag = provenance.version if provenance and mode == "complete" and not prune else None
 
-                def write() -> None:
-                    with storage_errors(target):
-                        bake.write(store.begin(keep=bool(first)), base, chunks, record)
+            def write() -> None:
+                with storage_errors(target):
+                    bake.write(store.begin(keep=bool(first)), base, chunks, record)
 
-                def publish() -> None:
-                    with storage_errors(target):
-                        store.publish(message, metadata, tag)
+            def publish() -> None:
+                with storage_errors(target):
+                    store.publish(message, metadata, tag)
 
-                step("write the dataset", write)
-                step("publish the dataset", publish)
-            finally:
-                fetcher.close()
+            step("write the dataset", write)
+            step("publish the dataset", publish)
         log.info("published %s: %s in %.1f s", target, message, time.monotonic() - started)
 
 
@@ -502,12 +495,3 @@ def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]]) -> int:
     # Each holds the values as read, as gathered and as compressed.
     room = _MEMORY // (3 * max(map(size, boxes), default=1))
     return max(1, min(processors + 1, 16, room))
-
-
-@contextmanager
-def _cache() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="feedstock-inputs-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -30,6 +29,7 @@ from zarr.storage import LocalStore
 
 from ..findings import Refused, Who, rule
 from .fetch import disk_full
+from .locks import lock
 
 UNKNOWN = rule("target-store-unknown", "The ending of the dataset's URL says how it is stored.")
 NOT_ATOMIC = rule(
@@ -92,7 +92,7 @@ def claim(target: str) -> Iterator[Store]:
         if kind == "zarr":
             fix = f"use {target.rstrip('/').removesuffix('.zarr')}.icechunk, whose commits are atomic"
             raise Refused(NOT_ATOMIC.at(None, f"{target} is plain Zarr on object storage", fix))
-        yield IcechunkStore(partial(_object_storage, scheme, target))
+        yield IcechunkStore(target, partial(_object_storage, scheme, target))
         return
     path = Path(os.path.expandvars(unquote(rest)) if _ else rest).expanduser().absolute()
     with _claimed_folder(path) as folder:
@@ -100,7 +100,7 @@ def claim(target: str) -> Iterator[Store]:
             yield LocalZarr(path, folder)
         else:
             _refuse_foreign(path, "repo", "refs", "snapshots")
-            yield IcechunkStore(partial(icechunk.local_filesystem_storage, str(path)), path, folder)
+            yield IcechunkStore(target, partial(icechunk.local_filesystem_storage, str(path)), path, folder)
 
 
 class LocalZarr:
@@ -146,7 +146,11 @@ class IcechunkStore:
     """An Icechunk repository; one that is new on this machine is made aside and moved into place."""
 
     def __init__(
-        self, storage: Callable[[], icechunk.Storage], path: Path | None = None, folder: Path | None = None
+        self,
+        target: str,
+        storage: Callable[[], icechunk.Storage],
+        path: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.storage = storage
         self.path = path
@@ -155,7 +159,7 @@ class IcechunkStore:
         self.repository: icechunk.Repository | None = None
         # Only to ask for the storage of a folder makes the folder.
         if path is None or path.exists():
-            with storage_errors(str(path or "the target")):
+            with storage_errors(target):
                 there = storage()
                 self.repository = icechunk.Repository.open(there) if icechunk.Repository.exists(there) else None
 
@@ -277,34 +281,15 @@ def _claimed_folder(path: Path) -> Iterator[Path]:
     folder = path.with_name(f".{path.name}.baking")
     with storage_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-    if lock is None:
+        held = lock(folder)
+    if held is None:
         raise Refused(BUSY.at(None, f"another run is writing {path}", "wait until it ends, then run it again"))
     try:
         _recover(folder, path)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock the folder, making it if need be; ``None`` if another process holds it."""
-    while True:
-        folder.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        # The run before may have removed the folder between our opening and locking it.
-        if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
-            return descriptor
-        os.close(descriptor)
+        os.close(held)
 
 
 def _recover(folder: Path, path: Path) -> None:
