@@ -181,7 +181,8 @@ class Opened:
         """Every variable as it would be stored, of no more than one element where it would have to be computed."""
         if len(self.untouched) == len(self.decoded.variables) and self.raw.variables.keys() == self.untouched.keys():
             return {str(name): variable for name, variable in self.raw.variables.items()}, dict(self.raw.attrs)
-        probe = self.decoded.isel({dim: slice(1) for dim in self.decoded.sizes}).compute(scheduler="synchronous")
+        with _preprocessing:  # one at a time: a single element may take the whole input to compute
+            probe = self.decoded.isel({dim: slice(1) for dim in self.decoded.sizes}).compute(scheduler="synchronous")
         variables, attrs = cf_encoder(*encode_dataset_coordinates(probe))
         for name, source in self.untouched.items():
             raw, variable = self.raw.variables[source], variables[name]

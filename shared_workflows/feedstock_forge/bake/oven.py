@@ -214,7 +214,8 @@ class _Bake:
             array[tuple(box.index[dim] for dim in self.reference.variables[box.variable].dims)] = values
             written.add(values.nbytes)
 
-        threads = _threads(boxes, arrays)
+        # As read, as gathered, as compressed; and what `preprocess` makes on the way.
+        threads = _threads(boxes, arrays, copies=3 if self.preprocess is None else 8)
         # Opening costs more than reading a small input, and neighbouring boxes share theirs; but each that is open
         # takes memory for the blocks that its library keeps.
         most = max((len(self._inputs_of(box, stops)) for box in boxes if len(box.index) > 1), default=1)
@@ -483,8 +484,11 @@ def _units_differ(description: Description, like: Any, name: str) -> bool:
     return any(own.encoding.get(key) != like.encoding.get(key) for key in ("units", "calendar"))
 
 
-def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]]) -> int:
-    """As many threads as keep the processors busy, or fewer where the boxes in their hands would not fit in memory."""
+def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]], copies: int) -> int:
+    """As many threads as keep the processors busy, or fewer where the boxes in their hands would not fit in memory.
+
+    ``copies`` is how many of its box each holds at once.
+    """
 
     def size(box: _Box) -> int:
         itemsize: int = arrays[box.variable].dtype.itemsize
@@ -492,6 +496,5 @@ def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]]) -> int:
         return elements * itemsize
 
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Each holds the values as read, as gathered and as compressed.
-    room = _MEMORY // (3 * max(map(size, boxes), default=1))
+    room = _MEMORY // (copies * max(map(size, boxes), default=1))
     return max(1, min(processors + 1, 16, room))
