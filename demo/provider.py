@@ -162,5 +162,5 @@ def _differences(baked: xr.Dataset, read: xr.Dataset) -> Iterator[str]:
             yield f"`{name}` differs: {ours.dtype}{ours.shape} from {theirs.dtype}{theirs.shape}"
         for key in ("units", "standard_name", "scale_factor", "add_offset", "_FillValue", "calendar"):
             one, other = (variable.attrs.get(key, variable.encoding.get(key)) for variable in (ours, theirs))
-            if one != other:
+            if one != other and not (one != one and other != other):  # NaN is not equal to itself
                 yield f"`{name}` has {key} {one} instead of {other}"

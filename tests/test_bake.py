@@ -175,6 +175,69 @@ class TestWhatIsWritten:
             np.testing.assert_array_equal(baked.mask, [1, 0, 1])
             assert baked.v.encoding["chunks"] == (2, 3)
 
+    @pytest.mark.parametrize("preprocess", [None, lambda ds: ds.assign_attrs(note="tidy")])
+    def test_keeps_every_kind_of_variable(self, tmp_path: Path, preprocess: Any) -> None:
+        paths = []
+        for number in range(3):
+            random = np.random.default_rng(number)
+            time = (
+                np.datetime64("2000-01-01", "ns")
+                + np.arange(5) * np.timedelta64(1, "D")
+                + np.timedelta64(5 * number, "D")
+            )
+            ds = xr.Dataset(
+                {
+                    "crs": ((), np.int32(1), {"grid_mapping_name": "latitude_longitude", "semi_major_axis": 6378137.0}),
+                    "value": (
+                        ("time", "y", "x"),
+                        random.random((5, 3, 4)),
+                        {"grid_mapping": "crs", "valid_range": [0.0, 1.0]},
+                    ),
+                    "station": ("site", np.array(["Ny-Ålesund", "Amundsen", "B"], dtype=object)),
+                    "flag": (
+                        ("time", "site"),
+                        random.integers(0, 3, (5, 3)).astype("int8"),
+                        {"flag_meanings": "a b c"},
+                    ),
+                    "large": ("time", np.arange(5) + 2**53 + number),
+                    "lead": ("time", np.arange(5.0), {"units": "days"}),
+                    "reference": ("time", time - np.timedelta64(6, "h")),
+                    "note": ("time", np.array([f"{number} {step}" for step in range(5)], dtype=object)),
+                    "gaps": ("time", [0.0, 1.0, np.nan, 3.0, np.nan]),
+                    "valid": ("time", [True, False, True, True, False]),
+                },
+                {"time": time, "lat": (("y", "x"), np.arange(12.0).reshape(3, 4))},
+            )
+            ds.gaps.encoding = {"dtype": "int16", "_FillValue": np.int16(-1)}
+            ds.time.encoding = {"units": "seconds since 1970-01-01", "dtype": "float64"}
+            paths.append(tmp_path / f"{number}.nc")
+            ds.to_netcdf(paths[-1], engine="h5netcdf")
+        target = str(tmp_path / "all.zarr")
+        bake(urls(paths[:2]), target, concat_dim="time", chunks={"time": 2}, preprocess=preprocess)
+        bake(urls(paths), target, concat_dim="time", mode="update", preprocess=preprocess)
+        with provider.open_dataset(target) as baked:
+            for number, path in enumerate(paths):
+                with xr.open_dataset(path) as read:
+                    part = baked.isel(time=slice(number * 5, number * 5 + 5))
+                    xr.testing.assert_equal(part, read)
+                    assert part.coords.keys() == read.coords.keys()
+            assert baked.value.attrs["grid_mapping"] == "crs"
+
+    def test_packed_by_32_bit_floats_is_the_same_as_stored_and_near_as_decoded(self, tmp_path: Path) -> None:
+        """Zarr's metadata is JSON, where a number has no type: xarray then decodes to 64 bits."""
+        ds = xr.Dataset({"t": ("time", np.linspace(250, 310, 50, dtype="float32"))}, {"time": np.arange(50)})
+        packing = {"scale_factor": np.float32(0.01), "add_offset": np.float32(273.15), "_FillValue": np.int16(-1)}
+        ds.to_netcdf(tmp_path / "t.nc", encoding={"t": {"dtype": "int16", **packing}})
+        target = str(tmp_path / "t.zarr")
+        bake([str(tmp_path / "t.nc")], target, concat_dim="time")
+        with (
+            provider.open_dataset(target, decode=False) as raw,
+            xr.open_dataset(tmp_path / "t.nc", decode_cf=False) as read,
+        ):
+            xr.testing.assert_equal(raw, read)
+        with provider.open_dataset(target) as baked, xr.open_dataset(tmp_path / "t.nc") as read:
+            np.testing.assert_allclose(baked.t, read.t, rtol=2e-7)
+
     def test_says_where_it_comes_from(self, ocean: list[Path], tmp_path: Path) -> None:
         target = str(tmp_path / "ocean.icechunk")
         token = provenance.set(Provenance("ocean", "daily", "forge/ocean-feedstock", "c0ffee", "v1.0.0", "complete"))

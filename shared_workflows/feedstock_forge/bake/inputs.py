@@ -33,6 +33,8 @@ Preprocess = Callable[[xr.Dataset], xr.Dataset]
 Index = Mapping[str, slice]
 
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
+# The one kind of text that Zarr v3 specifies has any length; so marked, xarray does not look for another.
+_TEXT = np.dtype("O", metadata={"element_type": str})
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NETCDF3 = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 
@@ -135,7 +137,7 @@ class Opened:
                 name: Variable(
                     tuple(str(dim) for dim in self.decoded[name].dims),
                     self.decoded[name].shape,
-                    variable.dtype,
+                    _dtype(variable.dtype),
                     dict(variable.attrs),
                     self._encoding(name, variable),
                     None if concat_dim in variable.dims else _digest(self.values(name, {})),
@@ -378,7 +380,12 @@ def _loaded(variable: xr.Variable) -> xr.Variable:
 
 
 def _encode(variable: xr.Variable, encoding: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(encode_cf_variable(xr.Variable(variable.dims, variable.data, {}, dict(encoding))).data)
+    stored = np.asarray(encode_cf_variable(xr.Variable(variable.dims, variable.data, {}, dict(encoding))).data)
+    return stored.astype(_dtype(stored.dtype), copy=False)
+
+
+def _dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return _TEXT if dtype.kind in "OTU" else dtype
 
 
 def _units(variable: Variable) -> dict[str, Any]:
@@ -393,7 +400,7 @@ def _identity(variable: xr.Variable) -> tuple[str, str]:
 
 
 def _digest(values: np.ndarray[Any, Any]) -> str:
-    array = values.astype(str) if values.dtype.kind in "OTSU" else values
+    array = values.astype(object).astype(str) if values.dtype.kind in "OTSU" else values
     return hashlib.sha256(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes()).hexdigest()
 
 

@@ -271,7 +271,7 @@ class _Bake:
                 data: Any = dask.array.zeros(shape, dtype=variable.dtype, chunks=-1)
                 encoding[name] = {"chunks": self._chunk_shape(variable, shape, chunks), "compressors": _COMPRESSORS}
             else:
-                data = opened.values(name, {})
+                data = opened.values(name, {}).astype(variable.dtype)
             # Or xarray would give every array of floats a fill value.
             no_fill = {} if "_FillValue" in variable_attrs[name] else {"_FillValue": None}
             variables[name] = xr.Variable(variable.dims, data, variable_attrs[name], no_fill)
