@@ -104,11 +104,16 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing: the recipe's own log tells the story."""
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a run that is stopped leaves its downloads, and there is nobody to tell."""
+
+
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
     """Serve ``folder`` over HTTP on this machine only, and yield its URL."""
     handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="provider", daemon=True)
         thread.start()
         try:
@@ -157,5 +162,5 @@ def _differences(baked: xr.Dataset, read: xr.Dataset) -> Iterator[str]:
             yield f"`{name}` differs: {ours.dtype}{ours.shape} from {theirs.dtype}{theirs.shape}"
         for key in ("units", "standard_name", "scale_factor", "add_offset", "_FillValue", "calendar"):
             one, other = (variable.attrs.get(key, variable.encoding.get(key)) for variable in (ours, theirs))
-            if one != other:
+            if one != other and not (one != one and other != other):  # NaN is not equal to itself
                 yield f"`{name}` has {key} {one} instead of {other}"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import email.utils
 import errno
 import hashlib
+import json
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +22,7 @@ import httpx
 import tenacity
 
 from ..findings import Refused, Who, rule
+from .locks import scratch
 from .steps import Stopped
 
 MISSING = rule("input-missing", "A dataset with a hole where an input should be would be wrong without looking so.")
@@ -26,7 +33,7 @@ PROTOCOL = rule("input-protocol-unknown", "Each kind of URL needs the library th
 FULL = rule("disk-full", "Inputs are fetched whole before the first byte of the dataset is written.", who=Who.OPERATOR)
 
 DEFAULT_PATIENCE = 120.0
-"""Seconds that a failing download is tried again; ``FEEDSTOCK_PATIENCE`` sets another span."""
+"""Seconds without a byte after which a download is given up; ``FEEDSTOCK_PATIENCE`` sets another span."""
 
 SLOWEST = 1024
 """Bytes a second; a provider slower than this over a minute is as good as down."""
@@ -52,48 +59,82 @@ def local_path(url: str) -> Path | None:
     return None if "://" in url else Path(url).expanduser()
 
 
+@contextmanager
+def fetching(stop: threading.Event) -> Iterator[Fetcher]:
+    """A fetcher, and a folder for what it fetches, which goes at the end.
+
+    With ``FEEDSTOCK_CACHE`` set to a folder, what comes over HTTP is kept there, and fetched again only if the server
+    says that it has changed, or if what is kept is not what was fetched.
+    """
+    named = os.environ.get("FEEDSTOCK_CACHE")
+    cache = Path(named).expanduser() if named else None
+    if cache:
+        cache.mkdir(parents=True, exist_ok=True)
+    timeout = httpx.Timeout(30, connect=10)
+    headers = {"Accept-Encoding": "identity"}  # a length that can be checked, and a file that can be taken up again
+    with (
+        scratch(cache or Path(tempfile.gettempdir()), "feedstock-inputs-") as folder,
+        httpx.Client(follow_redirects=True, timeout=timeout, headers=headers) as client,
+    ):
+        yield Fetcher(folder, client, stop, cache)
+
+
+@dataclass(frozen=True, slots=True)
 class Fetcher:
     """Fetches inputs into a folder; usable from several threads at once."""
 
-    def __init__(self, folder: Path, stop: threading.Event) -> None:
-        self.folder = folder
-        self.stop = stop
-        self.patience = float(os.environ.get("FEEDSTOCK_PATIENCE", DEFAULT_PATIENCE))
-        timeout = httpx.Timeout(30, connect=10)
-        self._client = httpx.Client(follow_redirects=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+    folder: Path
+    client: httpx.Client
+    stop: threading.Event
+    cache: Path | None
 
     def fetch(self, url: str) -> Path:
-        """The file of ``url``: itself if it is local, else a copy in the folder.
+        """The file of ``url``: itself if it is local, else a copy.
 
-        Connection errors, 408, 429 and 5xx are tried again with backoff until patience ends, taking up where a
-        download broke off if the server allows it. Raises :class:`Refused` naming the URL.
+        Connection errors, 408, 429 and 5xx are tried again with backoff as long as patience lasts without a byte
+        coming, taking up where a download broke off if the server allows it. Raises :class:`Refused` naming the URL.
         """
         path = local_path(url)
         if path is not None:
             return _existing(url, path)
         # The hash keeps inputs of the same name apart; the name helps whoever looks into the folder.
-        copy = self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(urlsplit(url).path).name[-100:]}"
+        name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(urlsplit(url).path).name[-100:]}"
+        copy = self.folder / name
         try:
-            if urlsplit(url).scheme in ("http", "https"):
-                self._download(url, copy)
-            else:
+            if urlsplit(url).scheme not in ("http", "https"):
                 _copy_by_fsspec(url, copy)
+            elif self.cache is None:
+                self._download(_Download(self.client, url, copy, self.stop))
+            else:
+                return self._cached(url, copy, self.cache / name)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise disk_full(self.folder) from None
+            raise disk_full(str(self.folder)) from None
         return copy
 
-    def _download(self, url: str, path: Path) -> None:
-        download = _Download(self._client, url, path, self.stop)
+    def _cached(self, url: str, copy: Path, kept: Path) -> Path:
+        note = kept.with_name(f"{kept.name}.json")
+        download = _Download(self.client, url, copy, self.stop, _unless_changed(kept, note))
+        self._download(download)
+        if download.unchanged:
+            log.info("%s has not changed since it was fetched", shown(url))
+            return kept
+        # The note goes first: without it nobody trusts the file, and a run may be killed between the two.
+        note.unlink(missing_ok=True)
+        copy.replace(kept)
+        written = copy.with_suffix(".json")
+        written.write_text(json.dumps({"sha256": _digest(kept), "unless": download.unless}), encoding="utf-8")
+        written.replace(note)
+        return kept
+
+    def _download(self, download: _Download) -> None:
+        patience = float(os.environ.get("FEEDSTOCK_PATIENCE", DEFAULT_PATIENCE))
+        url, path = download.url, download.path
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((_Again, httpx.TransportError)),
             wait=_wait,
-            stop=tenacity.stop_before_delay(self.patience),
+            stop=lambda state: time.monotonic() - download.advanced + state.upcoming_sleep > patience,
             sleep=tenacity.sleep_using_event(self.stop),
             before_sleep=lambda state: log.warning(
                 "%s: %s; trying again in %.1f s", shown(url), _reason(state), state.upcoming_sleep
@@ -106,16 +147,28 @@ class Fetcher:
             raise Refused(PROTOCOL.at(None, f"{shown(url)} is not a URL", "write https://host/path")) from None
         except httpx.RemoteProtocolError as error:
             if path.exists() and path.stat().st_size:
-                raise Refused(
-                    TRUNCATED.at(
-                        None,
-                        f"{shown(url)} breaks off after {path.stat().st_size:,} bytes, every time",
-                        "ask the provider to restore the file, or correct its URL in INPUTS",
-                    )
-                ) from None
-            raise _unreachable(url, error, self.patience) from None
+                message = f"{shown(url)} breaks off after {path.stat().st_size:,} bytes, every time"
+                fix = "ask the provider to restore the file, or correct its URL in INPUTS"
+                raise Refused(TRUNCATED.at(None, message, fix)) from None
+            raise _unreachable(url, error, patience) from None
         except (_Again, httpx.TransportError) as error:
-            raise _unreachable(url, error, self.patience) from None
+            raise _unreachable(url, error, patience) from None
+
+
+def _unless_changed(kept: Path, note: Path) -> dict[str, str]:
+    """The headers that ask for a file only if it is not the one that is kept; none if that one is not sound."""
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        sound = noted["sha256"] == _digest(kept)
+        unless: dict[str, str] = noted["unless"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return unless if sound else {}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Again(Exception):  # noqa: N818 - reads as what is wanted
@@ -129,32 +182,51 @@ class _Again(Exception):  # noqa: N818 - reads as what is wanted
 class _Download:
     """One download, called again after each failure; it remembers what it has."""
 
-    def __init__(self, client: httpx.Client, url: str, path: Path, stop: threading.Event) -> None:
+    def __init__(
+        self, client: httpx.Client, url: str, path: Path, stop: threading.Event, unless: dict[str, str] | None = None
+    ) -> None:
         self.client = client
         self.url = url
         self.path = path
         self.stop = stop
-        self.validator: str | None = None
+        self.unless = unless or {}
+        """The headers that keep an unchanged file from being sent; once there is a new one, those for the next time."""
+        self.unchanged = False
+        self.advanced = time.monotonic()
+        """When it last got further than ever before."""
+        self._most = 0
+        self._validator: str | None = None
 
     def __call__(self) -> None:
-        headers = {}
-        if self.validator and self.path.exists():
-            headers = {"Range": f"bytes={self.path.stat().st_size}-", "If-Range": self.validator}
+        have = self.path.stat().st_size if self.path.exists() else 0
+        headers = self.unless
+        if self._validator and have:
+            headers = {"Range": f"bytes={have}-", "If-Range": self._validator}
         with self.client.stream("GET", self.url, headers=headers) as response:
             self._refuse(response)
-            etag = response.headers.get("etag", "")
+            self.unchanged = response.status_code == httpx.codes.NOT_MODIFIED
+            if self.unchanged:
+                return
+            etag, modified = response.headers.get("etag", ""), response.headers.get("last-modified")
+            self.unless = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
             # RFC 9110, 13.1.5: a weak validator cannot vouch that the rest belongs to the beginning.
-            self.validator = etag if etag and not etag.startswith("W/") else response.headers.get("last-modified")
-            started, received = time.monotonic(), 0
-            with self.path.open("ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb") as file:
-                for block in response.iter_raw(_BLOCK):
-                    if self.stop.is_set():
-                        raise Stopped
-                    file.write(block)
-                    received += len(block)
-                    elapsed = time.monotonic() - started
-                    if elapsed > 60 and received < SLOWEST * elapsed:
-                        raise _Again(f"slower than {SLOWEST} bytes a second")
+            self._validator = etag if etag and not etag.startswith("W/") else modified
+            continued = response.status_code == httpx.codes.PARTIAL_CONTENT
+            self._receive(response, have if continued else 0)
+
+    def _receive(self, response: httpx.Response, have: int) -> None:
+        started, received = time.monotonic(), 0
+        with self.path.open("ab" if have else "wb") as file:
+            for block in response.iter_raw():  # whole blocks would lose the last part of what came
+                if self.stop.is_set():
+                    raise Stopped
+                file.write(block)
+                received += len(block)
+                if have + received > self._most:
+                    self._most, self.advanced = have + received, time.monotonic()
+                elapsed = time.monotonic() - started
+                if elapsed > 60 and received < SLOWEST * elapsed:
+                    raise _Again(f"slower than {SLOWEST} bytes a second")
 
     def _refuse(self, response: httpx.Response) -> None:
         status, url = response.status_code, shown(self.url)
@@ -165,14 +237,23 @@ class _Download:
             self.path.unlink(missing_ok=True)
             raise _Again(reason)
         if status in (408, 429) or status >= 500:
-            after = response.headers.get("retry-after", "")
-            raise _Again(f"the server answered {reason}", float(after) if after.isdigit() else None)
+            raise _Again(f"the server answered {reason}", _seconds(response.headers.get("retry-after", "")))
         if status in (401, 403):
             raise Refused(
                 FORBIDDEN.at(None, f"{url} answered {reason}", "use a public URL, or ask the provider for access")
             )
         if status >= 400:
             raise Refused(MISSING.at(None, f"{url} answered {reason}", "correct its URL in INPUTS, or leave it out"))
+
+
+def _seconds(after: str) -> float | None:
+    """A Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3), in seconds from now."""
+    if after.isdigit():
+        return float(after)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(after).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 _backoff = tenacity.wait_exponential_jitter(multiplier=0.5, max=20, jitter=0.5)
@@ -230,8 +311,8 @@ def _copy_by_fsspec(url: str, path: Path) -> None:
         raise Refused(PROTOCOL.at(None, f"{shown(url)} cannot be read: {error}", fix)) from None
 
 
-def disk_full(folder: Path) -> Refused:
-    """The refusal for a disk that has no space left for ``folder``."""
+def disk_full(where: str) -> Refused:
+    """The refusal for a disk that has no space left for what is to be written at ``where``."""
     return Refused(
-        FULL.at(None, f"the disk of {folder} is full", "free some space; TMPDIR moves where inputs are kept")
+        FULL.at(None, f"the disk that holds {where} is full", "free some space; TMPDIR moves where inputs are kept")
     )

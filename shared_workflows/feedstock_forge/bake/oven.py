@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import math
 import os
-import shutil
-import tempfile
 import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice, product
@@ -25,26 +21,31 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.abc.store import Store as ZarrStore
+from zarr.codecs import BloscCodec
 
-from ..findings import Finding, Refused, refuse_errors, rule
+from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from . import PRUNED_INPUTS, Provenance
-from .fetch import Fetcher, disk_full, shown
+from .fetch import Fetcher, fetching, shown
 from .inputs import Description, Opened, Preprocess, common_attrs, compare, encode_like, in_order
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
-from .stores import Store, claim
+from .stores import Store, claim, storage_errors
 
 NO_INPUTS = rule("inputs-empty", "There is nothing to bake.")
 REPEATED = rule("inputs-repeated", "An input that is named twice would come twice in the dataset.")
-CHANGED = rule("inputs-changed", "An update only appends: what is published stays as it was released.")
+CHANGED = rule(
+    "inputs-changed", "An update only appends: what is published stays as it was released.", who=Who.MAINTAINER
+)
 MODE = rule("mode-unknown", "A run writes all, or appends what is new.")
 CHUNKS = rule("chunks-invalid", "A chunk is a number of elements along a dimension of the dataset.")
 SHRINKS = rule("prune-would-shrink", "A trial run must not replace a full dataset by its first few inputs.")
-TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag cannot move.")
+TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag cannot move.", who=Who.MAINTAINER)
 
 INPUTS_ATTR = "feedstock_inputs"
 PROVENANCE_ATTR = "feedstock_provenance"
 
+# Against Zarr's default, Zstandard: smaller for packed integers and for floats, and several times faster both ways.
+_COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),)
 _CHUNK = 16 << 20
 _BOX = 32 << 20
 _MEMORY = 512 << 20
@@ -68,7 +69,7 @@ def run(
     """Do what :func:`feedstock_forge.bake.bake` says."""
     refuse_errors(_check_arguments(inputs, mode, chunks))
     started = time.monotonic()
-    with run_log(), _disk_errors(), claim(target) as store:
+    with run_log(), claim(target) as store:
         if mode == "complete" and not prune and provenance and _is_released(store, provenance):
             return
         published = _published(store)
@@ -82,23 +83,28 @@ def run(
             log.info("nothing new: %s holds all %s inputs", target, first)
             return
         base = published if first else None
-        with _cache() as folder:
-            stop = threading.Event()
-            fetcher = Fetcher(folder, stop)
-            try:
-                bake = _Bake(wanted[first:], concat_dim, preprocess, fetcher, stop)
-                bake.fetch()
-                step("check the inputs against each other", lambda: bake.check(base))
-                record = {
-                    INPUTS_ATTR: {"count": len(wanted), "sha256": _fingerprint(wanted), "pruned": prune},
-                    **({PROVENANCE_ATTR: _known(provenance)} if provenance else {}),
-                }
-                step("write the dataset", lambda: bake.write(store.begin(keep=bool(first)), base, chunks, record))
-                message, metadata = _commit(mode, provenance, wanted, first, prune)
-                tag = provenance.version if provenance and mode == "complete" and not prune else None
-                step("publish the dataset", lambda: store.publish(message, metadata, tag))
-            finally:
-                fetcher.close()
+        stop = threading.Event()
+        with fetching(stop) as fetcher:
+            bake = _Bake(wanted[first:], concat_dim, preprocess, fetcher, stop)
+            bake.fetch()
+            step("check the inputs against each other", lambda: bake.check(base))
+            record = {
+                INPUTS_ATTR: {"count": len(wanted), "sha256": _fingerprint(wanted), "pruned": prune},
+                **({PROVENANCE_ATTR: _known(provenance)} if provenance else {}),
+            }
+            message, metadata = _commit(mode, provenance, wanted, first, prune)
+            tag = provenance.version if provenance and mode == "complete" and not prune else None
+
+            def write() -> None:
+                with storage_errors(target):
+                    bake.write(store.begin(keep=bool(first)), base, chunks, record)
+
+            def publish() -> None:
+                with storage_errors(target):
+                    store.publish(message, metadata, tag)
+
+            step("write the dataset", write)
+            step("publish the dataset", publish)
         log.info("published %s: %s in %.1f s", target, message, time.monotonic() - started)
 
 
@@ -137,10 +143,8 @@ class _Bake:
         self.paths: list[Path] = []
         self.descriptions: list[Description] = []
         self.reference: Description
-        self.converted: dict[int, np.ndarray[Any, Any]] = {}
-        """The stored coordinate of the inputs that count from another reference time than the dataset."""
-        # Opening costs more than reading a small input, and neighbouring boxes share theirs.
-        self.kept_open = lru_cache(_OPEN)(self._open)
+        self.coordinates: list[np.ndarray[Any, Any] | None] = []
+        """The coordinate of each input as the dataset stores it."""
         self.opening = threading.Lock()
 
     def fetch(self) -> None:
@@ -178,13 +182,15 @@ class _Bake:
         refuse_errors(islice(differing, MOST_FINDINGS))
         refuse_errors(islice(in_order(described, self.concat_dim), MOST_FINDINGS))
         like = self.reference.variables.get(self.concat_dim)
-        for number, description in enumerate(self.descriptions):
+        for description in self.descriptions:
+            stored = description.stored
             if (
                 like is not None
                 and description.coordinate is not None
                 and _units_differ(description, like, self.concat_dim)
             ):
-                self.converted[number] = encode_like(description.coordinate, like, self.concat_dim, description.name)
+                stored = encode_like(description.coordinate, like, self.concat_dim, description.name)
+            self.coordinates.append(stored)
 
     def write(self, store: ZarrStore, base: _Published | None, chunks: dict[str, int], record: dict[str, Any]) -> None:
         """Write every chunk into ``store``: a new dataset, or what follows ``base``."""
@@ -208,13 +214,24 @@ class _Bake:
             array[tuple(box.index[dim] for dim in self.reference.variables[box.variable].dims)] = values
             written.add(values.nbytes)
 
-        in_threads(one, boxes, _threads(boxes, arrays), self.stop)
+        # As read, as gathered, as compressed; and what `preprocess` makes on the way.
+        threads = _threads(boxes, arrays, copies=3 if self.preprocess is None else 8)
+        # Opening costs more than reading a small input, and neighbouring boxes share theirs; but each that is open
+        # takes memory for the blocks that its library keeps.
+        most = max((len(self._inputs_of(box, stops)) for box in boxes if len(box.index) > 1), default=1)
+        self.kept_open = lru_cache(min(threads * most, _OPEN))(self._open)
+        in_threads(one, boxes, threads, self.stop)
         self.kept_open.cache_clear()
 
     def opened(self, number: int) -> Opened:
         """The input of this number, opened once for all threads as long as it is in use."""
         with self.opening:
             return self.kept_open(number)
+
+    def _inputs_of(self, box: _Box, stops: list[int]) -> range:
+        """The numbers of the inputs that hold a part of the box; ``stops`` is where each ends in the dataset."""
+        wanted = box.index[self.concat_dim]
+        return range(bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop))
 
     def _open(self, number: int) -> Opened:
         return Opened.file(self.urls[number], self.paths[number], self.preprocess)
@@ -245,16 +262,16 @@ class _Bake:
             CHUNKS.at(None, f"chunks names `{name}`, which is no dimension", did_you_mean(name, sorted(sizes)))
             for name in unknown
         )
-        opened = self.opened(0)
+        opened = self._open(0)
         variables, encoding = {}, {}
         for name, variable in self.reference.variables.items():
             shape = tuple(sizes[dim] for dim in variable.dims)
             if variable.digest is None:
                 # Stands for the shape and type only: nothing of it is ever computed.
                 data: Any = dask.array.zeros(shape, dtype=variable.dtype, chunks=-1)
-                encoding[name] = {"chunks": self._chunk_shape(variable, shape, chunks)}
+                encoding[name] = {"chunks": self._chunk_shape(variable, shape, chunks), "compressors": _COMPRESSORS}
             else:
-                data = opened.values(name, {})
+                data = opened.values(name, {}).astype(variable.dtype)
             # Or xarray would give every array of floats a fill value.
             no_fill = {} if "_FillValue" in variable_attrs[name] else {"_FillValue": None}
             variables[name] = xr.Variable(variable.dims, data, variable_attrs[name], no_fill)
@@ -322,20 +339,26 @@ class _Bake:
 
     def _gather(self, box: _Box, stops: list[int]) -> np.ndarray[Any, Any]:
         """The stored values of a box, from the inputs that hold them."""
-        like = self.reference.variables[box.variable]
-        axis, wanted = self._axis(box.variable), box.index[self.concat_dim]
-        values = np.empty([box.index[dim].stop - box.index[dim].start for dim in like.dims], like.dtype)
-        for number in range(bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop)):
-            begin = stops[number]
-            low, high = max(begin, wanted.start), min(stops[number + 1], wanted.stop)
-            there = (slice(None),) * axis + (slice(low - wanted.start, high - wanted.start),)
-            here = slice(low - begin, high - begin)
-            if box.variable == self.concat_dim and number in self.converted:
-                values[there] = self.converted[number][here]
-            else:
-                index = {**box.index, self.concat_dim: here}
-                values[there] = self.opened(number).values(box.variable, index, like)
+        like, axis = self.reference.variables[box.variable], self._axis(box.variable)
+        wanted, numbers = box.index[self.concat_dim], self._inputs_of(box, stops)
+        if len(numbers) == 1:
+            return self._part(box, numbers[0], stops)
+        values = np.empty([cut.stop - cut.start for cut in (box.index[dim] for dim in like.dims)], like.dtype)
+        for number in numbers:
+            low, high = max(stops[number], wanted.start), min(stops[number + 1], wanted.stop)
+            there = slice(low - wanted.start, high - wanted.start)
+            values[(slice(None),) * axis + (there,)] = self._part(box, number, stops)
         return values
+
+    def _part(self, box: _Box, number: int, stops: list[int]) -> np.ndarray[Any, Any]:
+        """The stored values of a box that one input holds."""
+        begin, wanted = stops[number], box.index[self.concat_dim]
+        here = slice(max(begin, wanted.start) - begin, min(stops[number + 1], wanted.stop) - begin)
+        coordinate = self.coordinates[number]
+        if box.variable == self.concat_dim and coordinate is not None:
+            return coordinate[here]
+        like = self.reference.variables[box.variable]
+        return self.opened(number).values(box.variable, {**box.index, self.concat_dim: here}, like)
 
 
 class _Progress:
@@ -461,8 +484,11 @@ def _units_differ(description: Description, like: Any, name: str) -> bool:
     return any(own.encoding.get(key) != like.encoding.get(key) for key in ("units", "calendar"))
 
 
-def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]]) -> int:
-    """As many threads as keep the processors busy, or fewer where the boxes in their hands would not fit in memory."""
+def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]], copies: int) -> int:
+    """As many threads as keep the processors busy, or fewer where the boxes in their hands would not fit in memory.
+
+    ``copies`` is how many of its box each holds at once.
+    """
 
     def size(box: _Box) -> int:
         itemsize: int = arrays[box.variable].dtype.itemsize
@@ -470,25 +496,5 @@ def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]]) -> int:
         return elements * itemsize
 
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Each holds the values as read, as gathered and as compressed.
-    room = _MEMORY // (3 * max(map(size, boxes), default=1))
-    return max(1, min(2 * processors, 16, room))
-
-
-@contextmanager
-def _cache() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="feedstock-inputs-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise disk_full(Path(error.filename or tempfile.gettempdir())) from None
+    room = _MEMORY // (copies * max(map(size, boxes), default=1))
+    return max(1, min(processors + 1, 16, room))

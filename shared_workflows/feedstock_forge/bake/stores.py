@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -28,6 +28,8 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
 
 from ..findings import Refused, Who, rule
+from .fetch import disk_full
+from .locks import lock
 
 UNKNOWN = rule("target-store-unknown", "The ending of the dataset's URL says how it is stored.")
 NOT_ATOMIC = rule(
@@ -90,7 +92,7 @@ def claim(target: str) -> Iterator[Store]:
         if kind == "zarr":
             fix = f"use {target.rstrip('/').removesuffix('.zarr')}.icechunk, whose commits are atomic"
             raise Refused(NOT_ATOMIC.at(None, f"{target} is plain Zarr on object storage", fix))
-        yield IcechunkStore(_object_storage(scheme, target))
+        yield IcechunkStore(target, partial(_object_storage, scheme, target))
         return
     path = Path(os.path.expandvars(unquote(rest)) if _ else rest).expanduser().absolute()
     with _claimed_folder(path) as folder:
@@ -98,7 +100,7 @@ def claim(target: str) -> Iterator[Store]:
             yield LocalZarr(path, folder)
         else:
             _refuse_foreign(path, "repo", "refs", "snapshots")
-            yield IcechunkStore(icechunk.local_filesystem_storage(str(path)), path, folder)
+            yield IcechunkStore(target, partial(icechunk.local_filesystem_storage, str(path)), path, folder)
 
 
 class LocalZarr:
@@ -143,13 +145,23 @@ class LocalZarr:
 class IcechunkStore:
     """An Icechunk repository; one that is new on this machine is made aside and moved into place."""
 
-    def __init__(self, storage: icechunk.Storage, path: Path | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        storage: Callable[[], icechunk.Storage],
+        path: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.storage = storage
         self.path = path
         self.staged = folder / "store" if folder else None
         self.session: icechunk.Session | None = None
-        with _storage_errors(str(path) if path else "the target"):
-            self.repository = icechunk.Repository.open(storage) if icechunk.Repository.exists(storage) else None
-        self.storage = storage
+        self.repository: icechunk.Repository | None = None
+        # Only to ask for the storage of a folder makes the folder.
+        if path is None or path.exists():
+            with storage_errors(target):
+                there = storage()
+                self.repository = icechunk.Repository.open(there) if icechunk.Repository.exists(there) else None
 
     def published(self) -> ZarrStore | None:
         """The newest snapshot of the main branch, unless nothing was ever committed."""
@@ -161,7 +173,7 @@ class IcechunkStore:
     def begin(self, *, keep: bool) -> ZarrStore:
         """A session on the main branch."""
         if self.repository is None:
-            storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage
+            storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage()
             self.repository = icechunk.Repository.create(storage)
         else:
             self.staged = None
@@ -193,15 +205,20 @@ class IcechunkStore:
 
     def tagged(self, tag: str) -> Snapshot | None:
         """The snapshot of the tag."""
-        if self.repository is None or tag not in self.repository.list_tags():
+        if self.repository is None or _tag_name(tag) not in self.repository.list_tags():
             return None
-        info = next(iter(self.repository.ancestry(tag=tag)))
+        info = next(iter(self.repository.ancestry(tag=_tag_name(tag))))
         return Snapshot(info.id, dict(info.metadata))
 
     def tag(self, tag: str) -> None:
         """Tag the newest snapshot of the main branch."""
         assert self.repository is not None  # noqa: S101 - the order of calls
-        self.repository.create_tag(tag, self.repository.lookup_branch("main"))
+        self.repository.create_tag(_tag_name(tag), self.repository.lookup_branch("main"))
+
+
+def _tag_name(version: str) -> str:
+    # Git's tags may have a slash, Icechunk's may not.
+    return version.replace("/", "-")
 
 
 def _object_storage(scheme: str, target: str) -> icechunk.Storage:
@@ -237,56 +254,42 @@ def _object_storage(scheme: str, target: str) -> icechunk.Storage:
 
 
 @contextmanager
-def _storage_errors(where: str) -> Iterator[None]:
+def storage_errors(where: str) -> Iterator[None]:
+    """Turn what the storage of the dataset raises into a refusal."""
     try:
         yield
-    except icechunk.IcechunkError as error:
-        fix = "look at the URL of the target, and at the credentials where the run happens"
-        raise Refused(UNWRITABLE.at(None, f"{where} cannot be opened: {_first_line(error)}", fix)) from error
+    except (icechunk.IcechunkError, OSError) as error:
+        # Icechunk gives the error of the system, or of the object store, as text.
+        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(
+            error
+        ):
+            raise disk_full(where) from None
+        fix = "look at the URL of the target, and at what the run's user or credentials may do there"
+        raise Refused(UNWRITABLE.at(None, f"{where} cannot be written: {_gist(error)}", fix)) from error
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _gist(error: Exception) -> str:
+    """The line that says it: Icechunk puts the message first, marked ``x``, and then where in its code it came from."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = [line.strip(" x|") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)
 
 
 @contextmanager
 def _claimed_folder(path: Path) -> Iterator[Path]:
     folder = path.with_name(f".{path.name}.baking")
-    try:
+    with storage_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        fix = f"let the run's user write there: chmod u+w {path.parent}"
-        raise Refused(UNWRITABLE.at(None, f"{path} may not be written: {error.strerror}", fix)) from None
-    if lock is None:
+        held = lock(folder)
+    if held is None:
         raise Refused(BUSY.at(None, f"another run is writing {path}", "wait until it ends, then run it again"))
     try:
         _recover(folder, path)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock the folder, making it if need be; ``None`` if another process holds it."""
-    while True:
-        folder.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        # The run before may have removed the folder between our opening and locking it.
-        if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
-            return descriptor
-        os.close(descriptor)
+        os.close(held)
 
 
 def _recover(folder: Path, path: Path) -> None:

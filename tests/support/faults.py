@@ -1,0 +1,93 @@
+"""A data provider that fails in the ways providers do, over real HTTP."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LOGIN_PAGE = b"<!DOCTYPE html>\n<html><title>Earthdata Login</title></html>\n"
+
+
+@dataclass
+class Provider:
+    """Serves a folder; ``answers`` says what becomes of the requests for a file, one after the other.
+
+    ``404``, ``503``, ``429`` …: that status. ``html``: a page. ``cut``: half the file, then the connection closes.
+    ``short``: half the file, as if it were all. ``slow``: the file in drops. Requests after the last are served well.
+    """
+
+    url: str
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    always: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """The Range of every request, by file name; empty where none was asked for."""
+    unchanged: list[str] = field(default_factory=list)
+    """The files that were not sent, since whoever asked had them."""
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[Provider]:
+    """Serve ``folder`` on this machine."""
+    provider = Provider("")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            name = self.path.strip("/").partition("?")[0]
+            asked = self.headers.get("Range", "")
+            provider.requests[name].append(asked)
+            planned = provider.answers.get(name) or [provider.always.get(name, "well")]
+            how = planned[0] if name in provider.always and not provider.answers.get(name) else planned.pop(0)
+            if how.isdigit():
+                self.send_response(int(how))
+                if how == "429":
+                    self.send_header("Retry-After", "0")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if self.headers.get("If-None-Match") == '"1"' and how == "well":
+                self.send_response(304)
+                self.end_headers()
+                provider.unchanged.append(name)
+                return
+            content = LOGIN_PAGE if how == "html" else (folder / name).read_bytes()
+            begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+            body = content[begin:]
+            sent = body[: len(body) // 2] if how in ("cut", "short") else body
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(len(sent if how == "short" else body)))
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            if how == "slow":
+                for start in range(0, len(sent), 4096):
+                    self.wfile.write(sent[start : start + 4096])
+                    time.sleep(0.02)
+            else:
+                self.wfile.write(sent)
+            self.close_connection = how == "cut"
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Say nothing: clients are killed here."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        provider.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield provider
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,697 @@
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+import pytest
+import xarray as xr
+
+from demo import provider
+from feedstock_forge.bake import Provenance, bake, provenance
+from feedstock_forge.findings import Refused
+from support import faults
+
+CHUNKS = {"time": 24}
+STORES = ["icechunk", "zarr"]
+
+
+@pytest.fixture(scope="module")
+def ocean(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six months of the demonstration's ocean."""
+    folder = tmp_path_factory.mktemp("ocean")
+    paths = [folder / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:6]]
+    for first, path in zip(provider.MONTHS, paths, strict=False):
+        provider.month(first).to_netcdf(path, engine="h5netcdf", unlimited_dims=["time"])
+    return paths
+
+
+@pytest.fixture
+def served(ocean: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Provider]:
+    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
+    with faults.serve(ocean[0].parent) as running:
+        yield running
+
+
+def urls(paths: list[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+def refusal(call: Callable[[], Any]) -> Refused:
+    with pytest.raises(Refused) as caught:
+        call()
+    for finding in caught.value.findings:
+        assert finding.fix, finding
+    return caught.value
+
+
+def ids(call: Callable[[], Any]) -> set[str]:
+    return {finding.id for finding in refusal(call).findings}
+
+
+def changed(source: Path, path: Path, change: Callable[[xr.Dataset], xr.Dataset]) -> Path:
+    """A copy of an input with something changed in what is stored."""
+    with xr.open_dataset(source, decode_cf=False) as raw:
+        change(raw.load()).to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class TestWhatIsWritten:
+    @pytest.mark.parametrize("store", STORES)
+    def test_holds_exactly_what_the_inputs_hold(self, ocean: list[Path], tmp_path: Path, store: str) -> None:
+        target = f"file://{tmp_path}/sub folder/ocean.{store}"
+        bake(urls(ocean), target, concat_dim="time", chunks=CHUNKS)
+        assert provider.check(target, ocean) == []
+        with provider.open_dataset(target) as baked:
+            assert baked.sst.encoding["chunks"] == (24, 45, 90)
+            assert baked.attrs["title"].startswith("A plausible ocean")
+            assert "history" not in baked.attrs, "it differs from input to input"
+            assert baked.attrs["feedstock_inputs"]["count"] == 6
+        assert [path.name for path in (tmp_path / "sub folder").iterdir()] == [f"ocean.{store}"]
+
+    def test_comes_from_http_as_from_files(self, ocean: list[Path], served: faults.Provider, tmp_path: Path) -> None:
+        target = str(tmp_path / "ocean.icechunk")
+        bake([f"{served.url}/{path.name}" for path in ocean], target, concat_dim="time", chunks=CHUNKS)
+        assert provider.check(target, ocean) == []
+
+    def test_comes_through_fsspec_for_other_urls(self, ocean: list[Path], tmp_path: Path) -> None:
+        import fsspec
+
+        memory = fsspec.filesystem("memory")
+        for path in ocean[:2]:
+            memory.pipe(f"/{path.name}", path.read_bytes())
+        target = str(tmp_path / "ocean.zarr")
+        bake([f"memory://{path.name}" for path in ocean[:2]], target, concat_dim="time")
+        assert provider.check(target, ocean[:2]) == []
+        assert ids(lambda: bake(["memory://none.nc"], target, concat_dim="time")) == {"input-missing"}
+        assert ids(lambda: bake(["nosuch://none.nc"], target, concat_dim="time")) == {"input-protocol-unknown"}
+
+    def test_is_what_preprocess_returns(self, ocean: list[Path], tmp_path: Path) -> None:
+        def kelvin_in_the_north(ds: xr.Dataset) -> xr.Dataset:
+            assert ds.sst.dtype == np.float64, "decoded"
+            kelvin = (ds.sst + 273.15).assign_attrs(units="K")
+            return ds.assign(kelvin=kelvin).rename(ice="cover").sel(lat=slice(0, None))
+
+        target = str(tmp_path / "ocean.zarr")
+        bake(urls(ocean), target, concat_dim="time", chunks=CHUNKS, preprocess=kelvin_in_the_north)
+        with (
+            xr.open_mfdataset(ocean, data_vars="all", chunks=None) as whole,  # type: ignore[arg-type]
+            provider.open_dataset(target) as baked,
+        ):
+            north = whole.sel(lat=slice(0, None)).load()
+            np.testing.assert_array_equal(baked.sst, north.sst)
+            np.testing.assert_array_equal(baked.cover, north.ice)
+            np.testing.assert_array_equal(baked.kelvin, north.sst + 273.15)
+            np.testing.assert_array_equal(baked.lat, north.lat)
+            assert baked.sst.encoding["scale_factor"] == 0.01
+            assert baked.kelvin.attrs["units"] == "K"
+
+    def test_keeps_packing_that_preprocess_leaves_alone_to_the_last_bit(
+        self, ocean: list[Path], tmp_path: Path
+    ) -> None:
+        target = str(tmp_path / "ocean.icechunk")
+        bake(urls(ocean), target, concat_dim="time", preprocess=lambda ds: ds.assign_attrs(note="tidy"))
+        assert provider.check(target, ocean) == []
+
+    def test_gives_up_the_packing_where_preprocess_does(self, ocean: list[Path], tmp_path: Path) -> None:
+        def unpack(ds: xr.Dataset) -> xr.Dataset:
+            ds.sst.encoding.clear()
+            return ds
+
+        target = str(tmp_path / "ocean.zarr")
+        bake(urls(ocean[:2]), target, concat_dim="time", preprocess=unpack)
+        with provider.open_dataset(target, decode=False) as raw, xr.open_dataset(ocean[0]) as first:
+            assert raw.sst.dtype == np.float64
+            np.testing.assert_array_equal(raw.sst[:31], first.sst)
+            assert raw.ice.dtype == np.int16
+
+    def test_counts_from_one_reference_time_where_the_inputs_do_not(self, tmp_path: Path) -> None:
+        paths = []
+        for month in range(1, 4):
+            time = xr.date_range(f"2001-{month:02}-01", periods=20, freq="D", use_cftime=True, calendar="noleap")
+            ds = xr.Dataset({"t": ("time", np.arange(20.0))}, {"time": time})
+            ds["time_bnds"] = ("time", "bnds"), np.stack([time, time.shift(1, "D")], axis=1)
+            ds.time.attrs["bounds"] = "time_bnds"
+            ds.time.encoding = {"units": f"hours since 2001-{month:02}-01", "dtype": "int32"}
+            paths.append(tmp_path / f"{month}.nc")
+            ds.to_netcdf(paths[-1])
+        bake(urls(paths), str(tmp_path / "t.zarr"), concat_dim="time", chunks={"time": 7})
+        with provider.open_dataset(str(tmp_path / "t.zarr")) as baked:
+            for number, path in enumerate(paths):
+                with xr.open_dataset(path) as read:
+                    xr.testing.assert_equal(baked.isel(time=slice(number * 20, number * 20 + 20)), read)
+            assert baked.time.encoding["units"] == "hours since 2001-01-01"
+            assert baked.time.encoding["calendar"] == "noleap"
+
+    def test_reads_netcdf3_and_joins_along_any_axis(self, tmp_path: Path) -> None:
+        values = np.arange(60, dtype="float32").reshape(3, 20)
+        paths = []
+        for number in range(4):
+            part = xr.Dataset(
+                {"v": (("level", "x"), values[:, number * 5 : number * 5 + 5]), "mask": ("level", [1, 0, 1])},
+                {"x": np.arange(number * 5, number * 5 + 5)},
+            )
+            paths.append(tmp_path / f"{number}.nc")
+            part.to_netcdf(paths[-1], format="NETCDF3_CLASSIC", engine="netcdf4")
+        bake(urls(paths), str(tmp_path / "v.icechunk"), concat_dim="x", chunks={"x": 3, "level": 2})
+        with provider.open_dataset(str(tmp_path / "v.icechunk")) as baked:
+            np.testing.assert_array_equal(baked.v, values)
+            np.testing.assert_array_equal(baked.mask, [1, 0, 1])
+            assert baked.v.encoding["chunks"] == (2, 3)
+
+    @pytest.mark.parametrize("preprocess", [None, lambda ds: ds.assign_attrs(note="tidy")])
+    def test_keeps_every_kind_of_variable(self, tmp_path: Path, preprocess: Any) -> None:
+        paths = []
+        for number in range(3):
+            random = np.random.default_rng(number)
+            time = (
+                np.datetime64("2000-01-01", "ns")
+                + np.arange(5) * np.timedelta64(1, "D")
+                + np.timedelta64(5 * number, "D")
+            )
+            ds = xr.Dataset(
+                {
+                    "crs": ((), np.int32(1), {"grid_mapping_name": "latitude_longitude", "semi_major_axis": 6378137.0}),
+                    "value": (
+                        ("time", "y", "x"),
+                        random.random((5, 3, 4)),
+                        {"grid_mapping": "crs", "valid_range": [0.0, 1.0]},
+                    ),
+                    "station": ("site", np.array(["Ny-Ålesund", "Amundsen", "B"], dtype=object)),
+                    "flag": (
+                        ("time", "site"),
+                        random.integers(0, 3, (5, 3)).astype("int8"),
+                        {"flag_meanings": "a b c"},
+                    ),
+                    "large": ("time", np.arange(5) + 2**53 + number),
+                    "lead": ("time", np.arange(5.0), {"units": "days"}),
+                    "reference": ("time", time - np.timedelta64(6, "h")),
+                    "note": ("time", np.array([f"{number} {step}" for step in range(5)], dtype=object)),
+                    "gaps": ("time", [0.0, 1.0, np.nan, 3.0, np.nan]),
+                    "valid": ("time", [True, False, True, True, False]),
+                },
+                {"time": time, "lat": (("y", "x"), np.arange(12.0).reshape(3, 4))},
+            )
+            ds.gaps.encoding = {"dtype": "int16", "_FillValue": np.int16(-1)}
+            ds.time.encoding = {"units": "seconds since 1970-01-01", "dtype": "float64"}
+            paths.append(tmp_path / f"{number}.nc")
+            ds.to_netcdf(paths[-1], engine="h5netcdf")
+        target = str(tmp_path / "all.zarr")
+        bake(urls(paths[:2]), target, concat_dim="time", chunks={"time": 2}, preprocess=preprocess)
+        bake(urls(paths), target, concat_dim="time", mode="update", preprocess=preprocess)
+        with provider.open_dataset(target) as baked:
+            for number, path in enumerate(paths):
+                with xr.open_dataset(path) as read:
+                    part = baked.isel(time=slice(number * 5, number * 5 + 5))
+                    xr.testing.assert_equal(part, read)
+                    assert part.coords.keys() == read.coords.keys()
+            assert baked.value.attrs["grid_mapping"] == "crs"
+
+    def test_packed_by_32_bit_floats_is_the_same_as_stored_and_near_as_decoded(self, tmp_path: Path) -> None:
+        """Zarr's metadata is JSON, where a number has no type: xarray then decodes to 64 bits."""
+        ds = xr.Dataset({"t": ("time", np.linspace(250, 310, 50, dtype="float32"))}, {"time": np.arange(50)})
+        packing = {"scale_factor": np.float32(0.01), "add_offset": np.float32(273.15), "_FillValue": np.int16(-1)}
+        ds.to_netcdf(tmp_path / "t.nc", encoding={"t": {"dtype": "int16", **packing}})
+        target = str(tmp_path / "t.zarr")
+        bake([str(tmp_path / "t.nc")], target, concat_dim="time")
+        with (
+            provider.open_dataset(target, decode=False) as raw,
+            xr.open_dataset(tmp_path / "t.nc", decode_cf=False) as read,
+        ):
+            xr.testing.assert_equal(raw, read)
+        with provider.open_dataset(target) as baked, xr.open_dataset(tmp_path / "t.nc") as read:
+            np.testing.assert_allclose(baked.t, read.t, rtol=2e-7)
+
+    def test_says_where_it_comes_from(self, ocean: list[Path], tmp_path: Path) -> None:
+        target = str(tmp_path / "ocean.icechunk")
+        token = provenance.set(Provenance("ocean", "daily", "forge/ocean-feedstock", "c0ffee", "v1.0.0", "complete"))
+        try:
+            bake(urls(ocean[:2]), target, concat_dim="time")
+        finally:
+            provenance.reset(token)
+        with provider.open_dataset(target) as baked:
+            assert baked.attrs["feedstock_provenance"]["commit"] == "c0ffee"
+        repository = icechunk.Repository.open(icechunk.local_filesystem_storage(target))
+        head = next(iter(repository.ancestry(tag="v1.0.0")))
+        assert head.message == "complete: write 2 inputs (v1.0.0 c0ffee)"
+        assert head.metadata["repository"] == "forge/ocean-feedstock"
+
+
+class TestModes:
+    @pytest.mark.parametrize("store", STORES)
+    def test_update_reads_and_appends_only_what_is_new(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path, store: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        target = str(tmp_path / f"ocean.{store}")
+        inputs = [f"{served.url}/{path.name}" for path in ocean]
+        bake(inputs[:3], target, concat_dim="time", chunks=CHUNKS, mode="update")
+        assert provider.check(target, ocean[:3]) == [], "an update of nothing is complete"
+        served.requests.clear()
+        bake(inputs, target, concat_dim="time", chunks=CHUNKS, mode="update")
+        assert sorted(served.requests) == [path.name for path in ocean[3:]]
+        assert provider.check(target, ocean) == []
+        before = tree(tmp_path)
+        with caplog.at_level(logging.INFO, "feedstock_forge.bake"):
+            bake(inputs, target, concat_dim="time", chunks=CHUNKS, mode="update")
+        assert "nothing new" in caplog.text
+        assert tree(tmp_path) == before
+
+    @pytest.mark.parametrize("store", STORES)
+    def test_update_refuses_inputs_that_changed_and_says_that_a_release_is_needed(
+        self, ocean: list[Path], tmp_path: Path, store: str
+    ) -> None:
+        target = str(tmp_path / f"ocean.{store}")
+        bake(urls(ocean[:3]), target, concat_dim="time")
+        before = tree(tmp_path)
+        for inputs in (ocean[1:], ocean[:2]):
+            refused = refusal(lambda inputs=inputs: bake(urls(inputs), target, concat_dim="time", mode="update"))
+            assert refused.findings[0].id == "inputs-changed"
+            assert "release" in refused.findings[0].fix
+        assert tree(tmp_path) == before
+
+    def test_update_holds_new_inputs_against_the_dataset(self, ocean: list[Path], tmp_path: Path) -> None:
+        target = str(tmp_path / "ocean.icechunk")
+        bake(urls(ocean[1:3]), target, concat_dim="time")
+        other = changed(ocean[3], tmp_path / "other.nc", lambda ds: ds.isel(lat=slice(1, None)))
+        late = urls(ocean[1:3])
+        assert ids(lambda: bake([*late, str(other)], target, concat_dim="time", mode="update")) == {
+            "input-grid-differs"
+        }
+        refused = refusal(lambda: bake([*late, str(ocean[0])], target, concat_dim="time", mode="update"))
+        assert [finding.id for finding in refused.findings] == ["input-time-overlaps"]
+        assert "the published dataset" in refused.findings[0].message
+
+    def test_complete_replaces_and_icechunk_keeps_the_release(self, ocean: list[Path], tmp_path: Path) -> None:
+        target = str(tmp_path / "ocean.icechunk")
+
+        def release(version: str, commit: str, inputs: list[Path]) -> None:
+            token = provenance.set(Provenance("ocean", "daily", commit=commit, version=version))
+            try:
+                bake(urls(inputs), target, concat_dim="time")
+            finally:
+                provenance.reset(token)
+
+        release("v1.0.0", "aaa", ocean[:2])
+        release("v2/0.0", "bbb", ocean[2:4])
+        assert provider.check(target, ocean[2:4]) == []
+        before = tree(tmp_path)
+        release("v2/0.0", "bbb", ocean[2:4])
+        release("v1.0.0", "aaa", ocean[:2])
+        assert tree(tmp_path) == before, "a release that is baked again changes nothing"
+        assert ids(lambda: release("v1.0.0", "ccc", ocean[:2])) == {"release-tag-taken"}
+        repository = icechunk.Repository.open(icechunk.local_filesystem_storage(target))
+        assert repository.list_tags() == {"v1.0.0", "v2-0.0"}
+        first = xr.open_zarr(repository.readonly_session(tag="v1.0.0").store, consolidated=False, chunks=None)
+        with xr.open_dataset(ocean[0]) as read:
+            xr.testing.assert_equal(first.isel(time=slice(31)), read)
+
+    @pytest.mark.parametrize("store", STORES)
+    @pytest.mark.parametrize("mode", ["complete", "update"])
+    def test_prune_takes_the_first_two_inputs(self, ocean: list[Path], tmp_path: Path, store: str, mode: str) -> None:
+        target = str(tmp_path / f"ocean.{store}")
+        missing = [*urls(ocean[:2]), "/none/of/these.nc"]
+        bake(missing, target, concat_dim="time", mode=mode, prune=True)
+        bake(missing, target, concat_dim="time", mode=mode, prune=True)
+        assert provider.check(target, ocean[:2]) == []
+
+    def test_prune_never_replaces_a_full_dataset(self, ocean: list[Path], tmp_path: Path) -> None:
+        target = str(tmp_path / "ocean.zarr")
+        bake(urls(ocean), target, concat_dim="time")
+        assert ids(lambda: bake(urls(ocean), target, concat_dim="time", prune=True)) == {"prune-would-shrink"}
+        bake(urls(ocean), target, concat_dim="time", prune=True, mode="update")
+        assert provider.check(target, ocean) == []
+
+
+class TestProviders:
+    def target(self, tmp_path: Path) -> str:
+        return str(tmp_path / "ocean.icechunk")
+
+    def test_that_flap_are_asked_again(self, ocean: list[Path], served: faults.Provider, tmp_path: Path) -> None:
+        served.answers = {ocean[0].name: ["503", "429"], ocean[1].name: ["cut"], ocean[2].name: ["slow"]}
+        inputs = [f"{served.url}/{path.name}?key=secret" for path in ocean[:3]]
+        bake(inputs, self.target(tmp_path), concat_dim="time")
+        assert provider.check(self.target(tmp_path), ocean[:3]) == []
+        half = ocean[1].stat().st_size // 2
+        assert served.requests[ocean[1].name] == ["", f"bytes={half}-"], "the rest only"
+
+    def test_are_not_asked_twice_for_what_the_cache_keeps(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = tmp_path / "cache"
+        monkeypatch.setenv("FEEDSTOCK_CACHE", str(cache))
+        inputs = [f"{served.url}/{path.name}" for path in ocean[:3]]
+        served.always = {ocean[2].name: "404"}
+        refusal(lambda: bake(inputs, self.target(tmp_path), concat_dim="time"))
+        assert len(list(cache.glob("*.nc"))) == 2, "a run that fails keeps what it has fetched"
+        served.always = {}
+        damaged = next(cache.glob(f"*{ocean[0].name}"))
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        bake(inputs, self.target(tmp_path), concat_dim="time")
+        assert provider.check(self.target(tmp_path), ocean[:3]) == []
+        assert served.unchanged == [ocean[1].name]
+
+    @pytest.mark.parametrize(
+        ("answer", "finding"),
+        [
+            ("404", "input-missing"),
+            ("403", "input-forbidden"),
+            ("html", "input-not-netcdf"),
+            ("short", "input-truncated"),
+            ("503", "input-unreachable"),
+        ],
+    )
+    def test_that_fail_are_named(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path, answer: str, finding: str
+    ) -> None:
+        served.always = {ocean[1].name: answer}
+        inputs = [f"{served.url}/{path.name}?key=secret" for path in ocean[:3]]
+        refused = refusal(lambda: bake(inputs, self.target(tmp_path), concat_dim="time"))
+        assert [found.id for found in refused.findings] == [finding]
+        assert f"{served.url}/{ocean[1].name}" in refused.findings[0].message
+        assert "secret" not in str(refused)
+        assert not list(tmp_path.iterdir()), "nothing was published, and nothing is left"
+
+    def test_that_are_not_there_are_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FEEDSTOCK_PATIENCE", "0.1")
+        for url in ("http://127.0.0.1:9/a.nc", "http://user:secret@127.0.0.1:9/a.nc"):
+            refused = refusal(lambda url=url: bake([url], self.target(tmp_path), concat_dim="time"))
+            assert refused.findings[0].id == "input-unreachable"
+            assert "secret" not in str(refused)
+
+
+class TestInputs:
+    """Each fault is found before anything is written, and named with its input."""
+
+    @pytest.mark.parametrize(
+        ("finding", "change"),
+        [
+            ("input-grid-differs", lambda ds: ds.isel(lat=slice(None, None, 2))),
+            ("input-grid-differs", lambda ds: ds.assign_coords(lon=ds.lon.copy(data=ds.lon.values + 1))),
+            ("input-grid-differs", lambda ds: ds.transpose("lat", "time", "lon")),
+            ("input-variables-differ", lambda ds: ds.drop_vars("ice")),
+            ("input-variables-differ", lambda ds: ds.assign(extra=ds.sst)),
+            ("input-encoding-differs", lambda ds: ds.assign(sst=ds.sst.astype("int32", keep_attrs=True))),
+            ("input-encoding-differs", lambda ds: ds.assign(sst=ds.sst.assign_attrs(scale_factor=0.02))),
+            ("input-encoding-differs", lambda ds: ds.assign(sst=ds.sst.assign_attrs(_FillValue=np.int16(-1)))),
+            ("input-encoding-differs", lambda ds: ds.assign(sst=ds.sst.assign_attrs(units="K"))),
+            ("input-encoding-differs", lambda ds: ds.assign_coords(time=ds.time.assign_attrs(calendar="noleap"))),
+            ("input-time-unsorted", lambda ds: ds.isel(time=slice(None, None, -1))),
+            ("input-time-unsorted", lambda ds: ds.isel(time=[0, 1, 1, 2])),
+            ("input-time-overlaps", lambda ds: ds.assign_coords(time=ds.time.copy(data=ds.time.values - 3))),
+            ("input-dimension-missing", lambda ds: ds.isel(time=0)),
+        ],
+    )
+    def test_that_do_not_fit_are_refused(
+        self, ocean: list[Path], tmp_path: Path, finding: str, change: Callable[[xr.Dataset], xr.Dataset]
+    ) -> None:
+        target = tmp_path / "out" / "ocean.zarr"
+        bake(urls(ocean[:1]), str(target), concat_dim="time")
+        before = tree(tmp_path / "out")
+        odd = changed(ocean[1], tmp_path / "odd.nc", change)
+        refused = refusal(lambda: bake([*urls(ocean[:1]), str(odd), *urls(ocean[2:3])], str(target), concat_dim="time"))
+        assert {found.id for found in refused.findings} == {finding}
+        assert all(str(odd) in found.message for found in refused.findings)
+        assert tree(tmp_path / "out") == before
+
+    def test_that_are_no_datasets_are_refused(self, ocean: list[Path], tmp_path: Path) -> None:
+        def bad(name: str, content: bytes) -> str:
+            (tmp_path / name).write_bytes(content)
+            return str(tmp_path / name)
+
+        whole = ocean[1].read_bytes()
+        broken = bytearray(whole)
+        at = len(broken) // 2
+        broken[at : at + 20_000] = bytes(20_000)
+        faulty = {
+            bad("cut.nc", whole[: len(whole) * 2 // 3]): "input-truncated",
+            bad("empty.nc", b""): "input-truncated",
+            bad("page.nc", faults.LOGIN_PAGE): "input-not-netcdf",
+            bad("text.nc", b"year,sst\n2020,14.1\n"): "input-not-netcdf",
+            bad("broken.nc", bytes(broken)): "input-damaged",
+            str(tmp_path / "none.nc"): "input-missing",
+            str(tmp_path): "input-missing",
+        }
+        target = str(tmp_path / "out" / "ocean.icechunk")
+        for url, finding in faulty.items():
+            refused = refusal(lambda url=url: bake([str(ocean[0]), url], target, concat_dim="time"))
+            assert [found.id for found in refused.findings] == [finding]
+            assert url in refused.findings[0].message
+        together = refusal(lambda: bake(list(faulty), target, concat_dim="time"))
+        assert len(together.findings) == len(faulty) - 1, "all at once; damage shows when it is read"
+        assert not list((tmp_path / "out").iterdir())
+
+    def test_that_preprocess_fails_on_are_named(self, ocean: list[Path], tmp_path: Path) -> None:
+        target = str(tmp_path / "ocean.icechunk")
+
+        def raises(ds: xr.Dataset) -> xr.Dataset:
+            return ds["no such variable"].to_dataset()
+
+        refused = refusal(lambda: bake(urls(ocean[:1]), target, concat_dim="time", preprocess=raises))
+        assert refused.findings[0].id == "preprocess-fails"
+        assert "no such variable" in refused.findings[0].message
+        assert str(ocean[0]) in refused.findings[0].message
+        nothing: Any = lambda ds: None  # noqa: E731
+        assert ids(lambda: bake(urls(ocean[:1]), target, concat_dim="time", preprocess=nothing)) == {"preprocess-fails"}
+
+    def test_that_are_named_badly_are_refused(self, ocean: list[Path], tmp_path: Path) -> None:
+        target = str(tmp_path / "ocean.icechunk")
+        one = urls(ocean[:1])
+        assert ids(lambda: bake([], target, concat_dim="time")) == {"inputs-empty"}
+        assert ids(lambda: bake(one * 2, target, concat_dim="time")) == {"inputs-repeated"}
+        assert ids(lambda: bake(one, target, concat_dim="time", mode="all")) == {"mode-unknown"}
+        assert ids(lambda: bake(one, target, concat_dim="time", chunks={"time": 0})) == {"chunks-invalid"}
+        assert ids(lambda: bake(one, target, concat_dim="time", chunks={"tine": 1})) == {"chunks-invalid"}
+
+
+class TestTargets:
+    def test_that_are_no_datasets_stay_untouched(self, ocean: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "notes.zarr").mkdir()
+        (tmp_path / "notes.zarr" / "thesis.txt").write_text("years of work")
+        (tmp_path / "file.icechunk").write_text("years of work")
+        before = tree(tmp_path)
+        for name in ("notes.zarr", "file.icechunk"):
+            target = str(tmp_path / name)
+            assert ids(lambda target=target: bake(urls(ocean), target, concat_dim="time")) == {"target-not-a-dataset"}
+        assert tree(tmp_path) == before
+
+    @pytest.mark.parametrize(
+        ("target", "finding"),
+        [
+            ("/tmp/ocean", "target-store-unknown"),  # noqa: S108 - refused before it is touched
+            ("/tmp/ocean.nc", "target-store-unknown"),  # noqa: S108
+            ("s3://bucket/ocean.zarr", "target-not-atomic"),
+            ("ftp://host/ocean.icechunk", "target-store-unknown"),
+            ("/proc/none/ocean.zarr", "target-unwritable"),
+        ],
+    )
+    def test_that_cannot_be_written_are_refused(self, ocean: list[Path], target: str, finding: str) -> None:
+        assert ids(lambda: bake(urls(ocean), target, concat_dim="time")) == {finding}
+
+    def test_expand_the_home_folder(self, ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        bake(urls(ocean[:1]), "file://~/data/ocean.zarr", concat_dim="time")
+        assert provider.check(str(tmp_path / "data" / "ocean.zarr"), ocean[:1]) == []
+
+
+PROGRAM = textwrap.dedent(
+    """
+    import logging, resource, sys
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    from feedstock_forge.bake import bake
+    assert not {"xarray", "zarr", "icechunk", "numpy", "prefect"} & set(sys.modules), "importing is cheap"
+    target, mode, *inputs = sys.argv[1:]
+    print("ready", flush=True)
+    bake(inputs, target, concat_dim="time", chunks={"time": 24}, mode=mode)
+    assert "prefect" not in sys.modules
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+    """
+)
+
+
+def start(target: str, mode: str, inputs: list[Path], scratch: Path) -> subprocess.Popen[str]:
+    scratch.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, target, mode, *urls(inputs)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+
+
+def stop_at(process: subprocess.Popen[str], line: str, number: int) -> str:
+    """Send the signal when the process prints ``line``; returns what it printed."""
+    assert process.stdout is not None
+    printed = ""
+    for each in process.stdout:
+        printed += each
+        if each.startswith(line):
+            process.send_signal(number)
+            break
+    printed += process.stdout.read()
+    process.wait()
+    return printed
+
+
+SMALL_DISK = textwrap.dedent(
+    """
+    import json, subprocess, sys
+    folder, store, *inputs = sys.argv[1:]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", folder], check=True)
+    from demo import provider
+    from feedstock_forge.bake import bake
+    from feedstock_forge.findings import Refused
+    target = f"{folder}/ocean.{store}"
+    bake(inputs[:1], target, concat_dim="time")
+    try:
+        bake(inputs, target, concat_dim="time")
+    except Refused as refused:
+        print(refused)
+    from pathlib import Path
+    assert provider.check(target, [Path(inputs[0])]) == []
+    assert [path.name for path in Path(folder).iterdir()] == [f"ocean.{store}"]
+    """
+)
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "--map-root-user", "--mount", "true"]).returncode != 0,
+    reason="needs a small disk, and so leave to mount one",
+)
+@pytest.mark.parametrize("store", STORES)
+def test_a_full_disk_is_named_and_the_dataset_stays_as_it_was(ocean: list[Path], tmp_path: Path, store: str) -> None:
+    program = [sys.executable, "-c", SMALL_DISK, str(tmp_path), store, *urls(ocean)]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", *program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("disk-full"), done.stdout
+
+
+def total(target: str) -> tuple[int, int]:
+    """How many steps a reader finds, and the sum of what is stored.
+
+    A reader of plain Zarr knows no snapshots: one that opened the store before an exchange has to open it again.
+    """
+    while True:
+        before = Path(target).stat().st_ino
+        with provider.open_dataset(target, decode=False) as dataset:
+            found = dataset.sizes["time"], int(dataset.sst.astype("int64").sum())
+        if Path(target).stat().st_ino == before:
+            return found
+
+
+class TestRunsThatEnd:
+    @pytest.mark.parametrize("store", STORES)
+    def test_by_a_kill_leave_the_dataset_as_it_was(self, ocean: list[Path], tmp_path: Path, store: str) -> None:
+        target = str(tmp_path / "out" / f"ocean.{store}")
+        bake(urls(ocean[:2]), target, concat_dim="time", chunks=CHUNKS)
+        for mode, line in (("complete", "input 3"), ("update", "wrote")):
+            printed = stop_at(start(target, mode, ocean, tmp_path / "scratch"), line, signal.SIGKILL)
+            assert line in printed, printed
+            assert "published" not in printed
+            assert provider.check(target, ocean[:2]) == [], line
+        bake(urls(ocean), target, concat_dim="time", chunks=CHUNKS, mode="update")
+        assert provider.check(target, ocean) == []
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [f"ocean.{store}"]
+
+    @pytest.mark.parametrize("store", STORES)
+    def test_at_any_moment_never_show_a_reader_half_a_dataset(
+        self, ocean: list[Path], tmp_path: Path, store: str
+    ) -> None:
+        target = str(tmp_path / "out" / f"ocean.{store}")
+        sums = {}
+        for inputs in (ocean[:2], ocean):
+            bake(urls(inputs), target, concat_dim="time", chunks=CHUNKS)
+            sums[sum(provider.month(first).sizes["time"] for first in provider.MONTHS[: len(inputs)])] = total(target)
+        bake(urls(ocean[:2]), target, concat_dim="time", chunks=CHUNKS)
+        # The runs are forks of one process that has imported everything, so that a kill comes while they work.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["feedstock_forge.bake.oven", "netCDF4", "h5netcdf"])
+        moments = random.Random(store)  # noqa: S311 - no secret
+        for number in range(20):
+            # By turns a full bake and one of two inputs, so that both states are published over each other.
+            inputs = (ocean, ocean[:2])[number % 2]
+            run = context.Process(
+                target=bake, args=(urls(inputs), target), kwargs={"concat_dim": "time", "chunks": CHUNKS}
+            )
+            run.start()
+            killed_at = time.monotonic() + moments.uniform(0.05, 1.0)
+            while run.is_alive() and time.monotonic() < killed_at:
+                length, found = total(target)
+                assert sums[length] == (length, found), f"run {number}"
+            run.kill()
+            run.join()
+        bake(urls(ocean), target, concat_dim="time", chunks=CHUNKS)
+        assert provider.check(target, ocean) == []
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [f"ocean.{store}"]
+
+    @pytest.mark.parametrize("store", STORES)
+    def test_by_a_kill_before_anything_is_published_leave_nothing_to_read(
+        self, ocean: list[Path], tmp_path: Path, store: str
+    ) -> None:
+        target = tmp_path / "out" / f"ocean.{store}"
+        stop_at(start(str(target), "complete", ocean, tmp_path / "scratch"), "wrote", signal.SIGKILL)
+        assert not target.exists()
+        bake(urls(ocean), str(target), concat_dim="time", mode="update")
+        assert provider.check(str(target), ocean) == []
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [target.name]
+
+    def test_by_ctrl_c_leave_no_files(self, ocean: list[Path], served: faults.Provider, tmp_path: Path) -> None:
+        served.always = {path.name: "slow" for path in ocean}
+        target = tmp_path / "out" / "ocean.icechunk"
+        inputs: Any = [f"{served.url}/{path.name}" for path in ocean]
+        printed = stop_at(start(str(target), "complete", inputs, tmp_path / "scratch"), "ready", signal.SIGINT)
+        assert "KeyboardInterrupt" in printed
+        assert not list((tmp_path / "scratch").iterdir())
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+    def test_are_told_from_runs_that_go_on(self, ocean: list[Path], served: faults.Provider, tmp_path: Path) -> None:
+        served.always = {path.name: "slow" for path in ocean}
+        target = str(tmp_path / "out" / "ocean.zarr")
+        inputs: Any = [f"{served.url}/{path.name}" for path in ocean]
+        process = start(target, "complete", inputs, tmp_path / "scratch")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("input 1"):
+                break
+        assert ids(lambda: bake(urls(ocean), target, concat_dim="time")) == {"target-busy"}
+        process.communicate()
+        assert process.returncode == 0
+        assert provider.check(target, ocean) == []
+
+
+def test_memory_does_not_grow_with_the_inputs(tmp_path: Path) -> None:
+    paths = []
+    for number in range(24):
+        values = np.arange(24 * 512 * 512, dtype="float32").reshape(24, 512, 512) + number
+        part = xr.Dataset({"v": (("time", "y", "x"), values)}, {"time": np.arange(number * 24, number * 24 + 24)})
+        paths.append(tmp_path / f"{number:02}.nc")
+        part.to_netcdf(paths[-1], engine="h5netcdf")
+
+    def peak(inputs: list[Path]) -> int:
+        process = start(str(tmp_path / f"{len(inputs)}.icechunk"), "complete", inputs, tmp_path / "scratch")
+        printed, _ = process.communicate()
+        assert process.returncode == 0, printed
+        return int(printed.split("peak")[-1])
+
+    few, many = peak(paths[:8]), peak(paths)
+    assert many < 1024, "MiB"
+    assert many - few < 150, "192 MiB and 576 MiB of input"
