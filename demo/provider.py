@@ -130,6 +130,7 @@ def open_dataset(url: str, *, decode: bool = True) -> xr.Dataset:
         return xr.open_zarr(path, decode_cf=decode, chunks=None)
     import icechunk
 
+    icechunk.set_logs_filter("error")  # it warns of commits at once whenever a local repository is opened, to read too
     session = icechunk.Repository.open(icechunk.local_filesystem_storage(path)).readonly_session("main")
     return xr.open_zarr(session.store, decode_cf=decode, consolidated=False, chunks=None)
 

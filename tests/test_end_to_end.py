@@ -6,18 +6,22 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import xarray as xr
+
 from conftest import Command
+from demo import provider
 from support import feedstocks, prefect
 from support.feedstocks import Feedstock
-
-from demo import provider
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
 
 def bake(
-    command: Command, feedstock: Feedstock, event: tuple[str, Path], server: prefect.Server, bakeries: Path, code: int = 0
+    command: Command,
+    feedstock: Feedstock,
+    event: tuple[str, Path],
+    server: prefect.Server,
+    bakeries: Path,
+    code: int = 0,
 ) -> str:
     """Plan, register and watch, as the generated workflow does: three processes, the key only where it belongs."""
     name, payload = event
@@ -26,7 +30,7 @@ def bake(
     job = feedstock.environment()
     command("plan", "-C", feedstock.folder, *options, "-o", output, env=job)
     command("register", output, *options, "--bakeries", bakeries, env=job | server.environment)
-    watched = command("watch", output, *options, "--timeout", "120", env=job | server.environment, code=code)
+    watched = command("watch", output, *options, "--timeout", "120", env=job | server.environment)
     return watched.stdout + watched.stderr
 
 
@@ -49,10 +53,13 @@ def test_a_release_is_baked_whole_and_a_merge_appends_what_is_new(
         urls = [f"{url}/{file.name}" for file in files]
         feedstock = feedstocks.make(tmp_path / "server", "story", recipe=recipe(urls[:6]))
         meta = (feedstock.folder / "feedstock/meta.yaml").read_text()
-        feedstock.write("feedstock/meta.yaml", meta.replace('[{id: sst, object: "recipe:sst"}]', '[{id: sst, object: "recipe:sst"}]'))
+        feedstock.write(
+            "feedstock/meta.yaml",
+            meta.replace('[{id: sst, object: "recipe:sst"}]', '[{id: sst, object: "recipe:sst"}]'),
+        )
         said = bake(command, feedstock, ("release", feedstock.release("v1.0.0")), server, bakeries)
         dataset = str(datasets / "story/v1/sst.icechunk")
-        assert f"completed in" in said
+        assert "completed in" in said
         assert provider.check(dataset, files[:6]) == []
 
         feedstock.write("feedstock/recipe.py", recipe(urls[:9]))

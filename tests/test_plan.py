@@ -99,7 +99,7 @@ def test_a_dict_of_recipes_is_planned_by_its_keys(command: Command, tmp_path: Pa
 WRONG_RECIPES = {
     "recipe-module-missing": ('[{id: sst, object: "recipes:sst"}]', "", "did you mean `recipe`?"),
     "recipe-object-missing": ('[{id: sst, object: "recipe:ssst"}]', "", "did you mean `sst`?"),
-    "value-invalid": ('[{id: sst, object: "../../etc:passwd"}]', "", "recipe:"),
+    "entry-point-invalid": ('[{id: sst, object: "../../etc:passwd"}]', "", "recipe:"),
     "recipe-duplicate-id": ('[{id: a, object: "recipe:sst"}, {id: A, object: "recipe:sst"}]', "", "line 5"),
     "recipe-not-callable": ('[{id: sst, object: "recipe:x"}]', "x = 3", "int"),
     "recipe-contract": ('[{id: sst, object: "recipe:f"}]', "def f(target): ...", "`mode`"),
