@@ -74,6 +74,8 @@ class Description:
     """The decoded coordinate of the dimension along which inputs are joined, if it has one."""
     stored: np.ndarray[Any, Any] | None
     """The same as it is stored."""
+    is_plain: bool
+    """Whether ``preprocess`` left each variable as it is in the file, but for its attributes."""
 
 
 class Opened:
@@ -149,7 +151,11 @@ class Opened:
                 coordinate = self.decoded.variables[concat_dim].values
                 stored_coordinate = self._values(concat_dim, {}, variables[concat_dim])
         length = self.decoded.sizes[concat_dim]
-        return Description(self.name, length, variables, attrs, coordinate, stored_coordinate)
+        is_plain = all(
+            self.untouched.get(name) == name and self.raw.variables[name].dims == variable.dims
+            for name, variable in variables.items()
+        )
+        return Description(self.name, length, variables, attrs, coordinate, stored_coordinate, is_plain)
 
     def values(self, name: str, index: Index, like: Variable | None = None) -> np.ndarray[Any, Any]:
         """The stored values of one variable; ``like`` says how they are to be stored, if not as they are."""
