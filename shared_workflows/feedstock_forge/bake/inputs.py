@@ -74,6 +74,8 @@ class Description:
     """The decoded coordinate of the dimension along which inputs are joined, if it has one."""
     stored: np.ndarray[Any, Any] | None
     """The same as it is stored."""
+    is_plain: bool
+    """Whether ``preprocess`` left each variable as it is in the file, but for its attributes."""
 
 
 class Opened:
@@ -112,8 +114,8 @@ class Opened:
                 raise Refused(_not_netcdf(name, path, head, error)) from error
             lazy = None
             if preprocess is not None:
-                # What a thread holds at once of an input that goes through `preprocess`.
-                with dask.config.set({"array.chunk-size": "16MiB"}):
+                # What a thread holds at once of an input that goes through `preprocess`. Settings are the process's.
+                with _preprocessing, dask.config.set({"array.chunk-size": "4MiB"}):
                     lazy = xr.open_dataset(path, engine=engine, decode_cf=False, cache=False, chunks="auto")
             with reading(name):
                 opened = cls(name, raw, preprocess, lazy)
@@ -149,7 +151,11 @@ class Opened:
                 coordinate = self.decoded.variables[concat_dim].values
                 stored_coordinate = self._values(concat_dim, {}, variables[concat_dim])
         length = self.decoded.sizes[concat_dim]
-        return Description(self.name, length, variables, attrs, coordinate, stored_coordinate)
+        is_plain = all(
+            self.untouched.get(name) == name and self.raw.variables[name].dims == variable.dims
+            for name, variable in variables.items()
+        )
+        return Description(self.name, length, variables, attrs, coordinate, stored_coordinate, is_plain)
 
     def values(self, name: str, index: Index, like: Variable | None = None) -> np.ndarray[Any, Any]:
         """The stored values of one variable; ``like`` says how they are to be stored, if not as they are."""
@@ -183,8 +189,14 @@ class Opened:
         """Every variable as it would be stored, of no more than one element where it would have to be computed."""
         if len(self.untouched) == len(self.decoded.variables) and self.raw.variables.keys() == self.untouched.keys():
             return {str(name): variable for name, variable in self.raw.variables.items()}, dict(self.raw.attrs)
+        probe = self.decoded.isel({dim: slice(1) for dim in self.decoded.sizes})
+        for name in self.untouched:
+            variable = probe.variables[name]
+            if variable.chunks is not None and variable.dtype.kind in "fiu":
+                # What the file says is known already; a value read here would take its whole block.
+                probe[name] = variable.copy(data=np.zeros(variable.shape, variable.dtype))
         with _preprocessing:  # one at a time: a single element may take the whole input to compute
-            probe = self.decoded.isel({dim: slice(1) for dim in self.decoded.sizes}).compute(scheduler="synchronous")
+            probe = probe.compute(scheduler="synchronous")
         variables, attrs = cf_encoder(*encode_dataset_coordinates(probe))
         for name, source in self.untouched.items():
             raw, variable = self.raw.variables[source], variables[name]

@@ -215,7 +215,8 @@ class _Bake:
             written.add(values.nbytes)
 
         # As read, as gathered, as compressed; and what `preprocess` makes on the way.
-        threads = _threads(boxes, arrays, copies=3 if self.preprocess is None else 8)
+        is_copy = all(description.is_plain for description in self.descriptions)
+        threads = _threads(boxes, arrays, copies=3 if is_copy else 8)
         # Opening costs more than reading a small input, and neighbouring boxes share theirs; but each that is open
         # takes memory for the blocks that its library keeps.
         most = max((len(self._inputs_of(box, stops)) for box in boxes if len(box.index) > 1), default=1)
@@ -234,7 +235,9 @@ class _Bake:
         return range(bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop))
 
     def _open(self, number: int) -> Opened:
-        return Opened.file(self.urls[number], self.paths[number], self.preprocess)
+        # What `preprocess` left alone need not go through it again.
+        preprocess = None if self.descriptions[number].is_plain else self.preprocess
+        return Opened.file(self.urls[number], self.paths[number], preprocess)
 
     def _axis(self, name: str) -> int:
         dims = self.reference.variables[name].dims
