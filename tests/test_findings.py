@@ -78,7 +78,7 @@ def test_the_manual_says_who_can_act_and_how_much_it_weighs(finding_id):
 def lint_rules():
     """The ids that lint can give: those declared in the modules that it is made of."""
     source = ROOT / "shared_workflows" / "feedstock_forge"
-    modules = ["yaml_file", "models", "quantities", "meta", "bakery", "entry_points", "lint/*"]
+    modules = ["yaml_file", "models", "quantities", "meta", "older_forms", "bakery", "entry_points", "lint/*"]
     text = "\n".join(file.read_text() for module in modules for file in source.glob(f"{module}.py"))
     return sorted(set(re.findall(r'= rule\(\s*"([a-z-]+)"', text)))
 

@@ -7,6 +7,7 @@ import pytest
 from feedstock_forge import meta
 from feedstock_forge.findings import Refused, Severity
 from feedstock_forge.lint.rewrite import rewrite
+from feedstock_forge.older_forms import LICENCE_SPELLING, OLD_FORM, modernise
 from feedstock_forge.yaml_file import parse_yaml, read_yaml
 
 FILES = Path(__file__).parent / "data" / "meta"
@@ -117,9 +118,9 @@ def test_a_fixed_file_means_the_same_keeps_its_comments_and_stays_as_it_is(name)
     if not isinstance(old.data, dict):
         assert after == before
         return
-    assert meta.modernise(new, REPOSITORY)[0] == meta.modernise(old, REPOSITORY)[0]
+    assert modernise(new, "older-data")[0] == modernise(old, "older-data")[0]
     _, findings = meta.check(new, REPOSITORY)
-    assert not [found for found in findings if found.rule in (meta.OLD_FORM, meta.LICENCE_SPELLING)]
+    assert not [found for found in findings if found.rule in (OLD_FORM, LICENCE_SPELLING)]
 
 
 def test_a_file_of_the_first_years_becomes_one_of_today():

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from . import licences
-from .findings import Finding, Refused, Severity, Who, refuse_errors, rule
+from .findings import Finding, Refused, Severity, refuse_errors, rule
 from .models import TAG, Model, invalid, shown, validate
-from .quantities import Cores, Memory, format_memory
-from .yaml_file import Document, Loc, read_yaml
+from .older_forms import modernise
+from .quantities import Cores, Memory
+from .stac import OTHER_ROLES, ROLES
+from .yaml_file import Document, read_yaml
 
 FOLDER = "feedstock"
 FILE = "meta.yaml"
 
-OLD_FORM = rule(
-    "meta-old-form",
-    "The community's older files are read, but their form is no longer documented and tools move on.",
-    severity=Severity.HINT,
-    who=Who.MAINTAINER,
-)
 DUPLICATE_RECIPE = rule("recipe-duplicate-id", "Two recipes of one id would write the same dataset.")
 OTHER_ID = rule(
     "meta-id-other-repository", "The id names the flow and the dataset, so it must be the repository's own."
@@ -39,11 +34,6 @@ GITHUB_USER = rule("github-user-invalid", "Maintainers are asked for reviews and
 ORCID = rule("orcid-invalid", "An iD that fails its checksum credits nobody, or somebody else.")
 URL = rule("url-invalid", "A reader should get there by clicking.")
 ROLE = rule("provider-role-unknown", "Catalogues know the four roles of STAC and drop every other.")
-LICENCE_SPELLING = rule(
-    "licence-spelling",
-    "Catalogues compare licences letter by letter; the SPDX id is the one spelling that all of them know.",
-    severity=Severity.HINT,
-)
 LICENCE_DEPRECATED = rule(
     "licence-deprecated",
     "SPDX has replaced this id, mostly because it left open whether later versions count.",
@@ -183,27 +173,10 @@ def _listed(value: Any) -> Any:
 
 def _role(value: str) -> str:
     if value not in ROLES:
-        near = _OTHER_ROLES.get(value.lower().strip())
+        near = OTHER_ROLES.get(value.lower().strip())
         fix = f"write {near}" if near else f"write one of {', '.join(f'`{role}`' for role in ROLES)}"
         raise invalid(f"{shown(value)} is not a role of a STAC provider", fix, ROLE)
     return value
-
-
-ROLES = ("licensor", "producer", "processor", "host")
-"""The roles of a STAC provider: https://github.com/radiantearth/stac-spec/blob/master/commons/common-metadata.md"""
-
-# What people call them instead.
-_OTHER_ROLES = {
-    "author": "`producer`",
-    "creator": "`producer`",
-    "curator": "`host` if it serves the data, `processor` if it changed them",
-    "distributor": "`host`",
-    "licenser": "`licensor`",
-    "licencor": "`licensor`",
-    "owner": "`licensor`",
-    "provider": "`host` if it serves the data, `producer` if it made them",
-    "publisher": "`host`",
-}
 
 
 def _form(pattern: re.Pattern[str], example: str) -> Any:
@@ -385,7 +358,7 @@ def check(document: Document, repository: str) -> tuple[Meta | None, list[Findin
 
     From here on the document places the parts of the model where they stand in the file.
     """
-    data, findings = modernise(document, repository)
+    data, findings = modernise(document, slug(repository))
     try:
         meta = validate(Meta, document, data)
     except Refused as refused:
@@ -430,111 +403,3 @@ def _licence(document: Document, data: dict[str, Any]) -> list[Finding]:
         message = f"SPDX has deprecated `{terms.license}`"
         return [LICENCE_DEPRECATED.at(place, message, f"see https://spdx.org/licenses/{terms.license}.html")]
     return []
-
-
-def modernise(document: Document, repository: str) -> tuple[dict[str, Any], list[Finding]]:
-    """The data of a meta.yaml in the present form, and a hint for each older form found.
-
-    The document learns where the parts that moved really stand.
-    """
-    data: dict[str, Any] = copy.deepcopy(document.data)
-    hints: list[Finding] = []
-
-    def hint(loc: Loc, message: str, fix: str, *, key: bool = True) -> None:
-        hints.append(OLD_FORM.at(document.place(loc, key=key), message, fix))
-
-    for key in ("pangeo_forge_version", "pangeo_notebook_version"):
-        if key in data:
-            del data[key]
-            hint((key,), f"`{key}` is no longer used", "remove it; versions belong in feedstock/requirements.txt")
-    if isinstance(bakery := data.get("bakery"), dict | str) and "bakeries" not in data:
-        data["bakeries"] = [_modern_bakery(bakery, hint)]
-        del data["bakery"]
-        document.moved[("bakeries",)] = ("bakery",)
-        document.moved[("bakeries", 0)] = ("bakery",)
-        hint(("bakery",), "`bakery` holds one bakery", "write a list: `bakeries: [{id: …, label: …, on: [release]}]`")
-    recipes = data.get("recipes")
-    if isinstance(recipes, list) and len(recipes) == 1 and isinstance(recipes[0], dict) and "dict_object" in recipes[0]:
-        data["recipes"] = recipes[0]
-        document.moved[("recipes",)] = ("recipes", 0)
-        hint(("recipes",), "`recipes` is a list that holds one `dict_object`", "write `recipes: {dict_object: …}`")
-    _modern_provenance(document, data.get("provenance"), hint, hints)
-    maintainers = data.get("maintainers")
-    for index, maintainer in enumerate(maintainers if isinstance(maintainers, list) else ()):
-        if isinstance(maintainer, dict) and maintainer.get("orcid") in ("", None) and "orcid" in maintainer:
-            del maintainer["orcid"]
-            hint(("maintainers", index, "orcid"), "`orcid` is empty", "remove it, or add yours from https://orcid.org")
-    if "id" not in data and (name := slug(repository)):
-        data["id"] = name
-        hint(("id",), "`id` is missing; the repository's name stands in", f"add `id: {name}`")
-    if "version" not in data:
-        data["version"] = "1.0"
-        hint(("version",), "`version` is missing", 'add `version: "1.0"`')
-    elif isinstance(data["version"], float | int) and (raw := document.raw.get(("version",))):
-        data["version"] = raw
-        message = f"`version: {raw}` is a number to YAML, which would read 1.10 as 1.1"
-        hint(("version",), message, f'quote it: `"{raw}"`', key=False)
-    return data, hints
-
-
-class _Hint(Protocol):
-    def __call__(self, loc: Loc, message: str, fix: str, *, key: bool = True) -> None: ...
-
-
-def _modern_bakery(bakery: dict[str, Any] | str, hint: _Hint) -> dict[str, Any]:
-    """The first form of a request: always for releases, and with the resources of an AWS task.
-
-    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html: memory is a number of MiB,
-    cpu of 1/1024 of a core, 256 at least.
-    """
-    if isinstance(bakery, str):
-        return {"id": bakery, "label": "prod"}
-    request = {"label": "prod", **bakery}
-    if isinstance(resources := request.get("resources"), dict):
-        memory, cpu = resources.get("memory"), resources.get("cpu")
-        if type(memory) is int and memory > 0:
-            resources["memory"] = modern_memory(memory)
-            loc: Loc = ("bakery", "resources", "memory")
-            hint(loc, f"`{memory}` has no unit; it used to mean MiB", f"write `{resources['memory']}`", key=False)
-        if type(cpu) is int and cpu >= AWS_CPU_UNITS // 4:
-            resources["cpu"] = cpu / AWS_CPU_UNITS
-            loc = ("bakery", "resources", "cpu")
-            hint(loc, f"`{cpu}` used to mean 1/1024 of a core", f"write `{resources['cpu']:g}`", key=False)
-    return request
-
-
-AWS_CPU_UNITS = 1024
-
-
-def modern_memory(mebibytes: int) -> str:
-    """MiB with their unit: ``4 GiB`` for 4096."""
-    return format_memory(mebibytes * 2**20)
-
-
-def _modern_provenance(document: Document, provenance: Any, hint: _Hint, hints: list[Finding]) -> None:
-    if not isinstance(provenance, dict):
-        return
-    for index, provider in enumerate(provenance["providers"] if isinstance(provenance.get("providers"), list) else ()):
-        roles = provider.get("roles") if isinstance(provider, dict) else None
-        for number, role in enumerate(roles if isinstance(roles, list) else ()):
-            if isinstance(role, str) and role not in ROLES and (known := role.strip().lower()) in ROLES:
-                provider["roles"][number] = known
-                where: Loc = ("provenance", "providers", index, "roles", number)
-                hint(where, f"{shown(role)} is a role in another spelling", f"write `{known}`", key=False)
-    link = provenance.get("license_link")
-    if "license_link" in provenance and (not link or (isinstance(link, dict) and not any(link.values()))):
-        del provenance["license_link"]
-        hint(("provenance", "license_link"), "`license_link` is empty", "add the URL of the terms, or remove it")
-    if isinstance(words := provenance.get("license"), str) and (terms := licences.understand(words)):
-        loc = ("provenance", "license")
-        provenance["license"] = terms.license
-        if terms.url and "license_link" not in provenance:
-            provenance["license_link"] = {"url": terms.url}
-            document.moved[("provenance", "license_link")] = loc
-            fix = f"write `license: proprietary` and `license_link: {{url: {terms.url}}}`"
-            hints.append(LICENCE_SPELLING.at(document.place(loc), "the licence is a URL", fix))
-        elif terms.license != words:
-            message = f"{shown(words)} is `{terms.license}` in SPDX"
-            if terms.license == licences.PROPRIETARY:
-                message = f"{shown(words)} is written in lower case"
-            hints.append(LICENCE_SPELLING.at(document.place(loc), message, f"write `{terms.license}`"))

@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..findings import DOCUMENTATION, Finding, Place, Refused, Severity, Who, did_you_mean, rule, visible
-from ..meta import LICENCE_SPELLING, OLD_FORM
+from ..older_forms import LICENCE_SPELLING, OLD_FORM
 from .feedstock import KEY_ORDER
 from .report import Report
 from .text import MARK

@@ -14,7 +14,9 @@ from typing import Any
 
 from .. import licences
 from ..findings import Refused
-from ..meta import ROLES, Meta, modernise
+from ..meta import Meta, slug
+from ..older_forms import modernise
+from ..stac import ROLES
 from ..yaml_file import Document, Loc, decode, parse_yaml, read_bytes
 
 _MARK = "\ufeff"
@@ -56,7 +58,7 @@ def rewrite(text: str, path: Path, repository: str) -> str:
 
 def _meaning(text: str, path: Path, repository: str) -> Any:
     document = parse_yaml(text, path)
-    return modernise(document, repository)[0] if isinstance(document.data, dict) else None
+    return modernise(document, slug(repository))[0] if isinstance(document.data, dict) else None
 
 
 def _apply(text: str, edits: Iterable[Edit]) -> str:
@@ -201,7 +203,7 @@ def _resources(document: Document, repository: str) -> list[Edit]:
         return []
     if not isinstance(resources := bakery.get("resources"), dict):
         return []
-    modern = modernise(document, repository)[0]["bakeries"][0]["resources"]
+    modern = modernise(document, slug(repository))[0]["bakeries"][0]["resources"]
     edits = []
     for key in ("memory", "cpu"):
         if type(resources.get(key)) is int and modern.get(key) != resources[key]:
@@ -249,7 +251,7 @@ def _spellings(document: Document, _: str) -> list[Edit]:
 
 
 def _add_missing(document: Document, repository: str) -> list[Edit]:
-    data, _ = modernise(document, repository)
+    data, _ = modernise(document, slug(repository))
     newline = _newline(document.text)
     added = "".join(
         f'{key}: "{data[key]}"{newline}' if key == "version" else f"{key}: {data[key]}{newline}"
