@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 
@@ -337,11 +338,13 @@ def scratch(tmp_path_factory):
 
 
 @given(documents)
-@settings(max_examples=10_000, derandomize=True, database=None, deadline=1000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10_000, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 def test_ten_thousand_documents_get_findings_and_nothing_else(scratch, document):
     path = scratch / "feedstock" / "meta.yaml"
     path.write_bytes(document)
+    start = time.process_time()
     report = report_of(scratch)
+    assert time.process_time() - start < 1
     for said in (finding.message + finding.fix for finding in report.findings):
         assert not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in said)
         assert not any(unicodedata.bidirectional(character) in BIDIRECTIONAL_CONTROLS for character in said)
@@ -353,7 +356,7 @@ def test_ten_thousand_documents_get_findings_and_nothing_else(scratch, document)
 
 
 @given(documents)
-@settings(max_examples=1500, derandomize=True, database=None, deadline=1000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 def test_fixing_any_document_twice_is_fixing_it_once(document):
     text = document.decode("utf-8", "replace")
     once = rewrite(text, Path("meta.yaml"), "pangeo-forge/noaa-oisst-feedstock")
