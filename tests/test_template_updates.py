@@ -138,6 +138,16 @@ def test_one_bad_feedstock_does_not_stop_the_others(forge, feedstock, tmp_path):
     assert [outcome.findings[0].id for outcome in outcomes[:2]] == ["template-version-unknown", "file-missing"]
 
 
+def test_a_feedstock_inside_another_repository_is_refused_and_that_one_stays_as_it_was(forge, feedstock, tmp_path):
+    outer = tmp_path / "outer"
+    shutil.copytree(feedstock, outer / "noaa-oisst-feedstock", ignore=shutil.ignore_patterns(".git"))
+    templates.begin(outer)
+    refs = git(outer, "for-each-ref")
+    (outcome,) = update(forge, outer / "noaa-oisst-feedstock")
+    assert [found.id for found in outcome.findings] == ["feedstock-not-committed"]
+    assert git(outer, "for-each-ref") == refs
+
+
 def test_the_changes_between_the_versions_stand_in_the_commit(forge, feedstock):
     (outcome,) = update(forge, feedstock)
     message = git(feedstock, "log", "-1", "--format=%B", outcome.branch)

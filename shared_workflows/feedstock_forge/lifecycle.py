@@ -142,10 +142,11 @@ def _update(folder: Path, template: Template, dry_run: bool) -> Outcome:
     old = template.resolve(str(answers["_commit"]), place)
     if old == template.commit:
         return Outcome(folder, State.CURRENT, template.version)
-    if _run(folder, "rev-parse", "--verify", "--quiet", "HEAD").returncode:
-        raise Refused(
-            NO_REPOSITORY.at(Place(str(folder)), f"{folder} has no commit", "run `git init` and commit first")
-        )
+    # A folder inside another repository would get its branch there.
+    top = _run(folder, "rev-parse", "--show-cdup")
+    if top.returncode or top.stdout.strip() or _run(folder, "cat-file", "-e", f"HEAD:{ANSWERS}").returncode:
+        message = f"{folder} is not a repository of its own with {ANSWERS} committed"
+        raise Refused(NO_REPOSITORY.at(Place(str(folder)), message, "run `git init`, `git add --all` and `git commit`"))
     branch = f"{BRANCH}{template.version}"
     if not _run(folder, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}").returncode:
         return Outcome(folder, State.WAITING, template.version, branch)
