@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-# What `tojson` writes holds no quote and no line break that could end this text, whatever the answers hold.
-answers = json.loads(r"{{ cookiecutter | tojson }}")
+# What `tojson` writes holds no single quote and no line break, so nothing in the answers can end this text early.
+answers = json.loads(r'{{ cookiecutter | tojson }}')  # fmt: skip
 address = answers["_template"]
 
 

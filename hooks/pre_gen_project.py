@@ -9,8 +9,8 @@ from pathlib import Path
 import jinja2
 import yaml
 
-# What `tojson` writes holds no quote and no line break that could end this text, whatever the answers hold.
-answers = json.loads(r"{{ cookiecutter | tojson }}")
+# What `tojson` writes holds no single quote and no line break, so nothing in the answers can end this text early.
+answers = json.loads(r'{{ cookiecutter | tojson }}')  # fmt: skip
 forge = Path(answers["_repo_dir"])
 
 if not (forge / "template").is_dir() or not any(path.is_dir() for path in forge.glob("*cookiecutter.feedstock_name*")):
