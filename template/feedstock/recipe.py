@@ -26,7 +26,7 @@ def tidy(ds: xr.Dataset) -> xr.Dataset:
     return ds
 
 
-def {{ cookiecutter.recipe_name }}(target: str, mode: str = "complete", prune: bool = False) -> None:
+def {{ cookiecutter.__recipe_name }}(target: str, mode: str = "complete", prune: bool = False) -> None:
     """Bake the inputs into the dataset at `target`: all of them, those that are new, or only the first few."""
     bake(INPUTS, target, mode=mode, prune=prune, concat_dim=CONCAT_DIM, chunks=CHUNKS, preprocess=tidy)
 {%- else -%}
@@ -59,7 +59,7 @@ def write(ds: xr.Dataset, target: str) -> None:
 
 
 @flow
-def {{ cookiecutter.recipe_name }}(target: str, mode: str = "complete", prune: bool = False) -> None:
+def {{ cookiecutter.__recipe_name }}(target: str, mode: str = "complete", prune: bool = False) -> None:
     """Make the dataset at `target`. `mode` is "complete" after a release and "update" after a merge."""
     write(read(prune), target)
 {%- endif %}

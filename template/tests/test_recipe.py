@@ -33,7 +33,7 @@ def test_the_recipe_bakes_tiny_inputs(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(recipe, "INPUTS", paths)
 
     target = str(tmp_path / "dataset.{{ cookiecutter.store }}")
-    recipe.{{ cookiecutter.recipe_name }}(target=target, prune=True)
+    recipe.{{ cookiecutter.__recipe_name }}(target=target, prune=True)
 {% if cookiecutter.store == "icechunk" %}
     store = Repository.open(local_filesystem_storage(target)).readonly_session("main").store
     baked = xr.open_zarr(store, consolidated=False)
@@ -70,7 +70,7 @@ def server() -> Iterator[None]:
 
 def test_the_recipe_writes_a_dataset(tmp_path: Path) -> None:
     target = str(tmp_path / "dataset.{{ cookiecutter.store }}")
-    recipe.{{ cookiecutter.recipe_name }}(target=target, prune=True)
+    recipe.{{ cookiecutter.__recipe_name }}(target=target, prune=True)
 {% if cookiecutter.store == "icechunk" %}
     store = Repository.open(local_filesystem_storage(target)).readonly_session("main").store
     written = xr.open_zarr(store, consolidated=False)

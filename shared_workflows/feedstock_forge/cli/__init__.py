@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": "Turn an event into plan.json: what would be registered.",
     "register": "Register a plan's recipes in Prefect and start their runs.",
     "watch": "Follow flow runs until they end.",
+    "update": "Put a newer version of the template into feedstocks.",
     "bakery": "Show bakeries and serve one.",
 }
 

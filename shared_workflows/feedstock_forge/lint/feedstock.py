@@ -13,7 +13,7 @@ from ..findings import Finding, Place, Refused, Severity, rule
 from ..meta import FILE, FOLDER, OTHER_ID, Meta, slug
 from ..models import MAX_FINDINGS
 from ..yaml_file import Document, Loc, read_text, read_yaml
-from . import requirements, text, workflows
+from . import leftovers, requirements, text, workflows
 from .report import Options, Report
 from .requests import Requests
 from .targets import Kind, Target
@@ -43,6 +43,7 @@ def lint_feedstock(folder: Path, options: Options, requests: Requests, report: R
     for path in _own_files(folder):
         text.check(path, folder, report)
     report.findings += workflows.check(folder, options, report)
+    report.findings += leftovers.check(folder)
     if checked is not None and options.release is not None:
         from . import release  # which starts git
 

@@ -1,0 +1,50 @@
+"""Refuse for cookiecutter what Copier's validators refuse: they are read from copier.yml and say the same words."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jinja2
+import yaml
+
+# What `tojson` writes holds no single quote and no line break, so nothing in the answers can end this text early.
+answers = json.loads(r'{{ cookiecutter | tojson }}')  # fmt: skip
+forge = Path(answers["_repo_dir"])
+
+if not (forge / "template").is_dir() or not any(path.is_dir() for path in forge.glob("*cookiecutter.feedstock_name*")):
+    sys.exit(
+        "This copy of the template lost its symbolic link (a zip download, or git with core.symlinks=false): "
+        "give cookiecutter the template's git URL, or use `copier copy`, which needs no link."
+    )
+
+found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=forge, capture_output=True, text=True)
+commit = found.stdout.strip() if (forge / ".git").exists() else ""
+
+environment = jinja2.Environment()  # noqa: S701 - it renders sentences for a terminal, not HTML
+environment.filters["regex_search"] = lambda value, pattern: (re.search(pattern, value) or [None])[0]
+environment.filters["regex_replace"] = lambda value, pattern, new: re.sub(pattern, new, value)
+context = {
+    **answers,
+    "_copier_conf": {"vcs_ref_hash": commit},
+    "_copier_answers": {"_src_path": answers["_template"]},
+}
+
+
+def render(text: str) -> str:
+    """Render an expression of copier.yml with the answers."""
+    return environment.from_string(text).render(context)
+
+
+refused = []
+for name, question in yaml.safe_load((forge / "copier.yml").read_text(encoding="utf-8")).items():
+    if name.startswith("_") or name not in answers or "validator" not in question:
+        continue
+    # What Copier would not ask takes its default there, and so does it here.
+    if render(question.get("when", "True")) == "False":
+        context[name] = render(question["default"])
+    if wrong := render(question["validator"]).strip():
+        refused.append(f"{name}: {wrong}")
+if refused:
+    sys.exit("\n".join(refused))
