@@ -71,7 +71,7 @@ def prefect_itself(tmp_path_factory: pytest.TempPathFactory) -> Iterator[prefect
 @pytest.fixture(scope="session")
 def server(prefect_itself: prefect.Server) -> Iterator[prefect.Server]:
     """The same server as we reach it: what its own OpenAPI does not document, it does not get."""
-    contract = openapi.Contract(httpx.get(f"{prefect_itself.url}/openapi.json").json())
+    contract = openapi.Contract(httpx.get(f"{prefect_itself.url}/openapi.json", timeout=60).json())
     with proxy.between(prefect_itself.url, contract.broken_by) as between:
         yield dataclasses.replace(prefect_itself, url=between.url)
 
