@@ -35,6 +35,14 @@ def push(commit: str, repository: str, *, repository_id: int = 4242, message: st
     return _of(payload, repository, repository_id)
 
 
+def pull_request(commit: str, repository: str, *, repository_id: int = 4242) -> dict[str, Any]:
+    """A pull request that somebody opens from a fork, as GitHub sends it."""
+    payload = copy.deepcopy(next(item for item in examples()["pull_request"] if item["action"] == "opened"))
+    payload["pull_request"]["head"] |= {"sha": commit, "ref": "more"}
+    payload["pull_request"]["head"]["repo"] |= {"full_name": "mallory/fork", "fork": True}
+    return _of(payload, repository, repository_id)
+
+
 def _of(payload: dict[str, Any], repository: str, repository_id: int) -> dict[str, Any]:
     owner, name = repository.split("/")
     payload["repository"] |= {"full_name": repository, "name": name, "id": repository_id}
