@@ -18,14 +18,12 @@ import yaml
 
 from conftest import Command
 from support import actions, events, feedstocks, generated, prefect
+from support.events import INJECTION, POISON, poisoned
 from support.feedstocks import Feedstock
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
 SECRET = "forge:a-secret-that-nobody-may-see"
-INJECTION = "cd $ARTIFACTS; touch pwned"
-POISON = f"\"; {INJECTION}; echo '$({INJECTION})' `{INJECTION}` \""
-"""Text that leaves a file beside the artifacts if any shell takes it for code."""
 COMMANDS = (
     "::add-mask::a\n::stop-commands::b\n::set-output name=forge::/evil\n##[set-output name=forge]/evil\n::error::c"
 )
@@ -106,20 +104,6 @@ def sst(target, mode="complete", prune=False):
     path = pathlib.Path(target.removeprefix("file://"))
     path.mkdir(parents=True, exist_ok=True)
 '''
-
-
-def poisoned(payload: Any) -> Any:
-    """The same event with poison in every text that a person chooses freely."""
-    free = ("name", "body", "target_commitish", "message", "title", "email", "login", "description", "label")
-    if isinstance(payload, list):
-        return [poisoned(item) for item in payload]
-    if not isinstance(payload, dict):
-        return payload
-    changed = {key: poisoned(value) for key, value in payload.items()}
-    return {
-        key: f"{value or ''} {POISON}" if key in free and isinstance(value, str | None) else value
-        for key, value in changed.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -435,7 +419,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghij", "bcdefghijk", strict=True)
 )
 METAS: dict[str, tuple[Any, str]] = {
-    "that builds Python objects": ("id: !!python/object/apply:os.system ['touch pwned']\n", "value-"),
+    "that builds Python objects": ("id: !!python/object/apply:os.system ['touch pwned']\n", "yaml-"),
     "that is an alias bomb": (BOMB, "yaml-"),
     "that refers to itself": ("id: &a [*a]\n", "yaml-"),
     "that is nested without end": ("id: " + "[" * 50_000, "yaml-"),

@@ -138,6 +138,7 @@ def test_a_pull_request_from_a_fork_is_checked_with_nothing_in_reach(forge: acti
     files = provider.write_inputs(tmp_path / "inputs")
     feedstock = generated.generate(forge, "checked")
     payload = events.pull_request(feedstock.head, feedstock.repository, repository_id=feedstock.repository_id)
+    payload["pull_request"] = events.poisoned(payload["pull_request"])
     with provider.serve(tmp_path / "inputs") as url:
         choose_inputs(feedstock, [f"{url}/{file.name}" for file in files])
         run = actions.run(
@@ -146,6 +147,7 @@ def test_a_pull_request_from_a_fork_is_checked_with_nothing_in_reach(forge: acti
     assert run.outcomes == {"Check/Check": "success"}, run.said[-2000:]
     assert ran(run) == CHECKED
     assert "asks for local.dev" in run.said
+    assert not (run.artifacts / "pwned").exists()
     for path in (feedstock.folder / ".github/workflows/check.yml", forge.folder / ".github/workflows/check.yml"):
         assert "secrets" not in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["check"]
         assert "${{ secrets" not in path.read_text(encoding="utf-8")
