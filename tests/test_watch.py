@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +106,7 @@ def test_what_a_run_says_can_neither_command_the_runner_nor_forge_a_summary(
     assert not [line for line in lines if line.lstrip().startswith("::")]
     assert "\x1b" not in done.stdout + done.stderr
     written = summary.read_text(encoding="utf-8")
-    assert "<img" not in written
-    assert "](javascript" not in written
+    assert not re.search(r"(?<!\\)(<img|\]\(javascript)", written)
 
 
 def test_a_run_that_nobody_picks_up_is_named_with_the_command_that_would(
