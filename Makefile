@@ -31,6 +31,9 @@ demo: setup ## From the template to a finished dataset, before your eyes (KEEP=1
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 test: lint tools ## Run every check and every test
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not slow"
+
+test-all: lint tools ## The same with the tests that take long, as every night
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 lint: setup $(ACTIONLINT) ## Style, types, workflows

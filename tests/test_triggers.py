@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,16 @@ def test_githubs_parser_has_nothing_to_say(forge: actions.Forge, feedstock: Feed
     }
     assert {file.path for file in theirs} == {CHECK, REGISTER}
     assert {file.path: file.errors for file in [*ours, *theirs] if file.errors} == {}
+
+
+def test_actionlint_and_zizmor_find_nothing_in_a_generated_feedstock(feedstock: Feedstock) -> None:
+    zizmor = Path(sys.executable).with_name("zizmor")
+    for command in (
+        [actions.tool("actionlint")],
+        [zizmor, "--quiet", "--offline", "--persona", "auditor", ".github"],
+    ):
+        done = subprocess.run(command, cwd=feedstock.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 FAULTS = {

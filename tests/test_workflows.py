@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from demo import provider
-from support import actions, generated, prefect
+from support import actions, events, generated, prefect
 from support.feedstocks import Feedstock
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -131,3 +132,40 @@ def test_an_event_with_nothing_to_register_ends_well_and_says_so(forge: actions.
     assert run.said.count("`not-the-default` is not the default branch") == 3
     with server.client() as client:
         assert client.flows(["quiet.quiet"]) == {}
+
+
+def test_a_pull_request_from_a_fork_is_checked_with_nothing_in_reach(forge: actions.Forge, tmp_path: Path) -> None:
+    files = provider.write_inputs(tmp_path / "inputs")
+    feedstock = generated.generate(forge, "checked")
+    payload = events.pull_request(feedstock.head, feedstock.repository, repository_id=feedstock.repository_id)
+    payload["pull_request"] = events.poisoned(payload["pull_request"])
+    with provider.serve(tmp_path / "inputs") as url:
+        choose_inputs(feedstock, [f"{url}/{file.name}" for file in files])
+        run = actions.run(
+            forge, feedstock, "check.yml", "pull_request", events.write(payload, tmp_path / "pull_request.json")
+        )
+    assert run.outcomes == {"Check/Check": "success"}, run.said[-2000:]
+    assert ran(run) == CHECKED
+    assert "asks for local.dev" in run.said
+    assert not (run.artifacts / "pwned").exists()
+    for path in (feedstock.folder / ".github/workflows/check.yml", forge.folder / ".github/workflows/check.yml"):
+        assert "secrets" not in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["check"]
+        assert "${{ secrets" not in path.read_text(encoding="utf-8")
+
+
+def test_a_pull_request_with_a_mistake_is_told_where_it_is(forge: actions.Forge, tmp_path: Path) -> None:
+    feedstock = generated.generate(forge, "mistaken")
+    meta = feedstock.folder / "feedstock/meta.yaml"
+    meta.write_text(meta.read_text(encoding="utf-8").replace("label: dev", "label: dve"), encoding="utf-8")
+    feedstock.commit()
+    payload = events.pull_request(feedstock.head, feedstock.repository, repository_id=feedstock.repository_id)
+    run = actions.run(
+        forge, feedstock, "check.yml", "pull_request", events.write(payload, tmp_path / "pull_request.json")
+    )
+    assert run.outcomes == {"Check/Check": "failure"}
+    outcomes = run.jobs["Check/Check"].outcomes
+    assert outcomes["shared_workflows/check / Lint"] == "failure"
+    assert "shared_workflows/check / Plan, as if this were merged" not in outcomes
+    annotations = [entry for entry in map(json.loads, run.log.splitlines()[:-2]) if entry.get("command") == "error"]
+    assert [entry["kvPairs"]["file"] for entry in annotations] == ["feedstock/meta.yaml"]
+    assert "did you mean `dev`?" in annotations[0]["arg"]

@@ -95,6 +95,15 @@ class Prefect:
                     "set it, such as `http://127.0.0.1:4200/api` or your Cloud workspace's API URL",
                 )
             )
+        if parts.username or parts.password:
+            # The URL stands in messages, summaries and links.
+            raise Refused(
+                NO_URL.at(
+                    None,
+                    f"PREFECT_API_URL holds credentials for {parts.hostname}",
+                    "write it without them, and put them into PREFECT_API_AUTH_STRING",
+                )
+            )
         return cls(
             url,
             key=environment.get("PREFECT_API_KEY") or None,

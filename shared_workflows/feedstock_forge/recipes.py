@@ -277,8 +277,9 @@ def inspect(folder: Path, file: MetaFile, *, seconds: float = IMPORT_SECONDS) ->
         with Path(scratch, "output").open("w+b") as output:
             try:
                 # -B: a recipe may not leave bytecode in the checkout that is planned.
+                # -P: nor may a file at the checkout's root stand in for a package of the same name, ours for one.
                 done = subprocess.run(
-                    [sys.executable, "-B", "-c", _ANSWER, str(folder), str(reply)],
+                    [sys.executable, "-B", "-P", "-c", _ANSWER, str(folder), str(reply)],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .findings import Finding, Refused, Who, rule
+from .findings import Finding, Refused, Who, rule, visible
 from .prefect import Prefect
 
 NO_RUNS = rule("watch-no-runs", "There is nothing to follow.")
@@ -84,16 +84,15 @@ def watch(
 
 
 def findings(client: Prefect, runs: list[Watched], timeout: float) -> list[Finding]:
-    """What is wrong with runs that did not end well, with the last lines of their logs."""
+    """What is wrong with runs that did not end well."""
     found = []
     for run in runs:
         if run.succeeded:
             continue
         page = f"{client.ui}/runs/flow-run/{run.id}"
         if run.ended:
-            said = "\n".join(f"    | {line}" for message in client.last_logs(run.id) for line in message.splitlines())
             message = f"{run.name} {run.label.lower()}: {run.message or 'no reason given'}"
-            found.append(FAILED.at(None, f"{message}\n{said}" if said else message, f"see {page}"))
+            found.append(FAILED.at(None, message, f"see {page}"))
         elif run.state in ("SCHEDULED", "PENDING"):
             message = f"{run.name} was not picked up within {timeout:g} s"
             found.append(NOBODY.at(None, message, "start a worker: `feedstock bakery serve BAKERY --label LABEL`"))
@@ -101,6 +100,13 @@ def findings(client: Prefect, runs: list[Watched], timeout: float) -> list[Findi
             message = f"{run.name} is still {run.label.lower()} after {timeout:g} s"
             found.append(TIMEOUT.at(None, message, f"watch again, or see {page}"))
     return found
+
+
+def last_words(client: Prefect, run: Watched) -> list[str]:
+    """The last lines that a run logged, made safe to print; none for a run that ended well."""
+    if run.succeeded:
+        return []
+    return [visible(line) for message in client.last_logs(run.id) for line in message.splitlines()]
 
 
 def watched(row: dict[str, Any]) -> Watched:

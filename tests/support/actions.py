@@ -32,11 +32,12 @@ FORGE = "pangeo-forge/feedstock-forge"
 _INHERITED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
 
 
-def act() -> Path:
-    """The act that ``make tools`` built."""
-    version = re.search(r"^ACT_VERSION := (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert version, "the Makefile names no version of act"
-    path = ROOT / f".tools/bin/act-{version[1]}"
+def tool(name: str) -> Path:
+    """A program that ``make tools`` built, in the version that the Makefile names."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    version = re.search(rf"^{name.upper()}_VERSION := (\S+)", makefile, re.MULTILINE)
+    assert version, f"the Makefile names no version of {name}"
+    path = ROOT / f".tools/bin/{name}-{version[1]}"
     assert path.exists(), f"{path.relative_to(ROOT)} is missing: run `make tools`"
     return path
 
@@ -167,7 +168,7 @@ def run(
         secret_file = place / "secrets"
         secret_file.write_text("".join(f"{name}={value}\n" for name, value in (secrets or {}).items()))
         environment = repository.environment() | {"ARTIFACTS": str(artifacts)} | dict(job or {})
-        command = [str(act()), event, "--directory", str(repository.folder)]
+        command = [str(tool("act")), event, "--directory", str(repository.folder)]
         command += ["--workflows", f".github/workflows/{workflow}", "--eventpath", str(payload), "--json"]
         command += ["--platform", "ubuntu-latest=-self-hosted", "--no-cache-server", "--actor", "ada"]
         command += ["--action-cache-path", str(place / "actions"), "--secret-file", str(secret_file)]

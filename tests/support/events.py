@@ -11,6 +11,11 @@ from typing import Any
 _EXAMPLES = Path(__file__).parents[1] / "npm/node_modules/@octokit/webhooks-examples/api.github.com/index.json"
 
 
+INJECTION = "cd $ARTIFACTS; touch pwned"
+POISON = f"\"; {INJECTION}; echo '$({INJECTION})' `{INJECTION}` \""
+"""Text that leaves a file beside the artifacts if any shell takes it for code."""
+
+
 @cache
 def examples() -> dict[str, list[dict[str, Any]]]:
     """Every example payload by event name."""
@@ -35,11 +40,33 @@ def push(commit: str, repository: str, *, repository_id: int = 4242, message: st
     return _of(payload, repository, repository_id)
 
 
+def pull_request(commit: str, repository: str, *, repository_id: int = 4242) -> dict[str, Any]:
+    """A pull request that somebody opens from a fork, as GitHub sends it."""
+    payload = copy.deepcopy(next(item for item in examples()["pull_request"] if item["action"] == "opened"))
+    payload["pull_request"]["head"] |= {"sha": commit, "ref": f"more-{POISON}"}
+    payload["pull_request"]["head"]["repo"] |= {"full_name": "mallory/fork", "fork": True}
+    return _of(payload, repository, repository_id)
+
+
 def _of(payload: dict[str, Any], repository: str, repository_id: int) -> dict[str, Any]:
     owner, name = repository.split("/")
     payload["repository"] |= {"full_name": repository, "name": name, "id": repository_id}
     payload["repository"]["owner"]["login"] = owner
     return payload
+
+
+def poisoned(payload: Any) -> Any:
+    """The same event with poison in every text that a person chooses freely."""
+    free = ("name", "body", "target_commitish", "message", "title", "email", "login", "description", "label")
+    if isinstance(payload, list):
+        return [poisoned(item) for item in payload]
+    if not isinstance(payload, dict):
+        return payload
+    changed = {key: poisoned(value) for key, value in payload.items()}
+    return {
+        key: f"{value or ''} {POISON}" if key in free and isinstance(value, str | None) else value
+        for key, value in changed.items()
+    }
 
 
 def write(payload: dict[str, Any], path: Path) -> Path:

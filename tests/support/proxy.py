@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,7 @@ Fault = Callable[[int], str | None]
 Judge = Callable[[str, str, bytes], str | None]
 """What is wrong with a request (method, path with query, body), if anything."""
 
-FAULTS = ("503", "429", "reset before", "reset after", "half answer", "duplicate")
+FAULTS = ("503", "429", "reset before", "reset after", "half answer", "duplicate", "delay")
 
 
 @dataclass
@@ -63,6 +64,8 @@ def between(upstream: str, judge: Judge | None = None) -> Iterator[Proxy]:
             if fault in ("503", "429"):
                 self.answer(int(fault), b"{}", {"retry-after": "0"})
                 return
+            if fault == "delay":
+                time.sleep(0.3)
             if fault == "reset before":
                 self.reset()
                 return

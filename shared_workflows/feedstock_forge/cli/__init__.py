@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import secrets
 import sys
 from typing import Any, NoReturn
 
@@ -61,8 +62,14 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="feedstock")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def feedstock(debug: bool) -> None:
+@click.pass_context
+def feedstock(context: click.Context, debug: bool) -> None:
     """Make datasets from recipes: check a feedstock, run it here, register it at a bakery."""
+    if os.environ.get("GITHUB_ACTIONS") == "true" and context.invoked_subcommand != "lint":
+        # What follows may quote recipes, logs and titles, and the runner obeys a line such as `::add-mask::…` whoever
+        # wrote it. It obeys none until the step ends; `lint` alone annotates, and escapes what it quotes.
+        # https://docs.github.com/actions/reference/workflow-commands-for-github-actions#stopping-and-starting-workflow-commands
+        click.echo(f"::stop-commands::{secrets.token_hex(16)}")
     if debug:
         os.environ["FEEDSTOCK_DEBUG"] = "1"
 

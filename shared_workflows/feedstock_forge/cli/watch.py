@@ -53,8 +53,10 @@ def command(
         runs = watch.watch(look, timeout=timeout, say=_say)
         wrong = watch.findings(client, runs, timeout)
         report.summarise(report.ended(runs, wrong, client.ui), os.environ)
-    for run in runs:
-        click.echo(report.ended_line(run))
+        for run in runs:
+            click.echo(report.ended_line(run))
+            for line in watch.last_words(client, run):
+                click.echo(f"    | {line}")
     for finding in wrong:
         click.echo(text(finding), err=True)
     return EXIT_REFUSED if wrong else 0
