@@ -24,7 +24,8 @@ COMMANDS = {
     "plan": "Turn an event into plan.json: what would be registered.",
     "register": "Register a plan's recipes in Prefect and start their runs.",
     "watch": "Follow flow runs until they end.",
-    "bakery": "Show bakeries and serve one.",
+    "bakery": "Describe bakeries, check them and serve one.",
+    "label": "Ask for a bakery's label, grant it, explain and audit.",
 }
 
 EXIT_REFUSED = 1
