@@ -264,7 +264,7 @@ def test_asking_twice_for_one_label_and_event_is_refused_and_names_both_lines(tm
     case = Case()
     twice = [*case.requests, case.requests[0].model_copy(update={"line": 24, "target": "default"})]
     decided = labels.decisions(case.trigger, twice, RECIPES, case.write(tmp_path / "bakeries"), TODAY)
-    assert [finding.id for decision in decided for finding in decision.findings] == ["label-asked-twice"]
+    assert [finding.id for decision in decided for finding in decision.findings] == ["label-requested-twice"]
     assert "lines 20 and 24" in decided[0].findings[0].message
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,10 +108,11 @@ class Repository:
         except UnicodeDecodeError:
             raise Refused(NO_FILE.at(None, f"{path} is not UTF-8 at {commit[:12]}", "save it as UTF-8")) from None
 
-    def list(self, commit: str, folder: str) -> list[str]:
-        """The paths of all files below a folder at a commit."""
-        paths = self.run("ls-tree", "-r", "-z", "--name-only", commit, "--", folder)
-        return [path for path in paths.split("\0") if path]
+    def extract(self, commit: str, folder: str, into: Path) -> None:
+        """Write the files below a folder at a commit into ``into``; nothing leaves it, whatever the tree holds."""
+        packed = self._output(("archive", "--format=tar", commit, "--", folder), None, None)
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(into, filter="data")
 
     def commit(self, branch: str, parent: str, files: Mapping[str, str], message: str) -> str:
         """Commit files on top of ``parent`` as a branch, and return the commit; no working tree is touched.
@@ -135,4 +138,15 @@ def fetch(url: str, commit: str, folder: Path) -> Repository:
     repository = Repository(folder)
     repository.run("init", "--quiet", "--bare")
     repository.run("fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, commit)
+    return repository
+
+
+def clone(url: str, folder: Path, *, token: str | None = None, server: str = "") -> Repository:
+    """A clone of a repository without a working tree, or the one that an earlier call made, brought up to date."""
+    repository = Repository(folder, token, server)
+    if (folder / ".git").exists():
+        repository.run("fetch", "--quiet", "--prune", "origin")
+        return repository
+    folder.mkdir(parents=True, exist_ok=True)
+    repository.run("clone", "--quiet", "--no-checkout", "--filter=blob:none", "--", url, ".")
     return repository

@@ -23,6 +23,8 @@ from .findings import Finding, Refused, Who, rule
 API = "https://api.github.com"
 PATIENCE = 60.0
 """Seconds of retrying one request before giving up."""
+FIRST_PATIENCE = 5.0
+"""The same while GitHub has not answered once: without a network, that should not take a minute to tell."""
 PAGE = 100
 """GitHub's own limit of rows in an answer."""
 MAX_PAGES = 100
@@ -61,6 +63,7 @@ class GitHub:
         self.token = token
         self.patience = patience
         self.say = say
+        self._answered = False
         headers = {
             "accept": "application/vnd.github+json",
             "x-github-api-version": "2022-11-28",
@@ -110,9 +113,10 @@ class GitHub:
             fix = "set GITHUB_TOKEN (`export GITHUB_TOKEN=$(gh auth token)`)"
             raise Refused(NO_TOKEN.at(None, f"there is no token for {method} {path}", fix))
         what = f"{method} {path}"
+        patience = self.patience if self._answered else min(self.patience, FIRST_PATIENCE)
         try:
             for attempt in stamina.retry_context(
-                on=_backoff, attempts=None, timeout=self.patience, wait_initial=0.2, wait_max=20.0, wait_jitter=0.5
+                on=_backoff, attempts=None, timeout=patience, wait_initial=0.2, wait_max=20.0, wait_jitter=0.5
             ):
                 with attempt:
                     if attempt.num > 1:
@@ -133,6 +137,7 @@ class GitHub:
     ) -> httpx.Response:
         try:
             response = self._http.request(method, path, json=body, params=params)
+            self._answered = True
         except httpx.ConnectError:
             raise  # GitHub never saw it, whatever it was
         except httpx.TransportError as error:

@@ -6,21 +6,24 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .. import meta, plan, trigger
+from .. import git, meta, plan, trigger
 from ..findings import Refused, Severity, text
-from ..git import Repository
+from ..git import NOT_A_REPOSITORY, Repository
 from ..github import NOT_FOUND, GitHub
-from ..labels import ALL, explain, words
+from ..labels import ALL, explain, request, words
 from ..labels.audit import audit
-from ..meta import Event, MetaFile
+from ..meta import Event, MetaFile, Resources
 from ..prefect import Prefect
+from ..yaml_file import read_yaml
 from . import EXIT_PARTLY, EXIT_REFUSED
-from .options import bakeries_option, read_bakeries
+from .options import bakeries_option, folder_option, read_bakeries
 
 
 @click.group("label")
@@ -148,6 +151,147 @@ def audit_labels(bakery: str | None, fix: bool, form: str, bakeries_folder: Path
             click.echo(text(finding), err=True)
     wrong = any(row.drifted for row in found.live or ())
     return EXIT_REFUSED if wrong or any(item.severity is Severity.ERROR for item in found.findings) else 0
+
+
+_OPTIONS = (
+    click.option("--recipes", multiple=True, help="A recipe; may be repeated. [default: all of them]"),
+    click.option("--on", multiple=True, type=click.Choice(["release", "merge"]), help="An event. [default: release]"),
+    click.option("--resources", default="", metavar="MEMORY[,CPU]", help="What one run needs: `8 GiB,2`."),
+    click.option("--target", default="default", show_default=True, help="Which of the bakery's targets to write to."),
+    click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="When it ends. [default: in a year]"),
+    click.option("--reason", default="", help="Why, for those who review it."),
+    click.option("--repository-id", type=click.IntRange(min=1), help="GitHub's id of the feedstock. [default: asked]"),
+)
+
+
+def _wish_options(function: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@command.command("request")
+@click.argument("bakery")
+@click.argument("label")
+@folder_option
+@click.option("--forge", envvar="FEEDSTOCK_FORGE", help="`owner/name`, or a clone. [default: the template's]")
+@_wish_options
+def request_label(bakery: str, label: str, folder: Path, forge: str | None, **wish: Any) -> None:
+    """Ask a bakery for a label, from a feedstock.
+
+    Makes both halves: the request in meta.yaml and the grant in the forge, as two branches, and with GITHUB_TOKEN as
+    two linked pull requests. Asking again finds the open ones. No working tree is touched.
+    """
+    here = _clone(folder)
+    _handshake(here, here, forge or _forge_of(folder), bakery, label, here.name, wish)
+
+
+@command.command("offer")
+@click.argument("bakery")
+@click.argument("label")
+@click.argument("feedstock")
+@click.option(
+    "--forge",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="The forge's clone. [default: this folder]",
+)
+@_wish_options
+def offer_label(bakery: str, label: str, feedstock: str, folder: Path, **wish: Any) -> None:
+    """Offer a bakery's label to a feedstock, from the forge.
+
+    FEEDSTOCK is `owner/name`, or a clone's folder. Makes the same two halves as `feedstock label request`.
+    """
+    here = _clone(folder)
+    other = _other(here, feedstock)
+    name = Repository(Path(feedstock)).name if Path(feedstock).is_dir() else feedstock
+    _handshake(here, other, str(folder), bakery, label, name, wish)
+
+
+def _handshake(
+    here: Repository, feedstock: Repository, forge: str, bakery: str, label: str, name: str | None, said: dict[str, Any]
+) -> None:
+    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+    granting = _other(here, forge)
+    forge_name = granting.name or forge
+    if name is None:
+        message = f"{feedstock.folder} has no remote `origin`, so nobody knows which repository asks"
+        raise Refused(NOT_A_REPOSITORY.at(None, message, "git remote add origin URL"))
+    memory, _, cpu = said["resources"].partition(",")
+    limits = Resources.model_validate({"memory": memory.strip() or None, "cpu": _number(cpu)})
+    with GitHub.from_environment(os.environ, say=_say) as client:
+        wish = request.Wish(
+            repository=name,
+            repository_id=said["repository_id"] or _repository_id(client, name),
+            bakery=bakery,
+            label=label,
+            recipes=said["recipes"] or (ALL,),
+            events=tuple(dict.fromkeys(said["on"])) or ("release",),
+            memory=limits.memory,
+            cpu=limits.cpu,
+            target=said["target"],
+            reason=said["reason"],
+            expires=said["expires"].date() if said["expires"] else None,
+        )
+        made = request.prepare(feedstock, granting, forge_name, wish, _today())
+        if not any(half.changes for half in made.halves):
+            click.echo(f"both have consented already: see feedstock label explain {name} {bakery} {label}")
+        elif client.token:
+            for page in request.propose(client, made, server, _say):
+                click.echo(page)
+        else:
+            click.echo("\n".join(request.instructions(made, server)))
+
+
+def _number(words: str) -> float | None:
+    try:
+        return float(words) if words.strip() else None
+    except ValueError:
+        raise click.BadParameter(f"`{words}` is no number of cores", param_hint="--resources") from None
+
+
+def _repository_id(client: GitHub, name: str) -> int:
+    if os.environ.get("GITHUB_REPOSITORY", "").lower() == name.lower() and os.environ.get("GITHUB_REPOSITORY_ID"):
+        return int(os.environ["GITHUB_REPOSITORY_ID"])
+    try:
+        return int((client.repository(name) or {}).get("id", 0))
+    except Refused as refused:
+        click.echo(text(refused.findings[0]), err=True)
+        return 0
+
+
+def _other(here: Repository, named: str) -> Repository:
+    """The other side's repository: a clone that was named, or one of our own beside the git data of this one."""
+    if Path(named).is_dir():
+        return _clone(Path(named))
+    if not re.fullmatch(r"[A-Za-z0-9-]+/(?!\.{1,2}\Z)[A-Za-z0-9._-]+", named, re.ASCII):
+        raise click.UsageError(f"`{named}` is neither a folder nor `owner/name`")
+    data = here.run("rev-parse", "--absolute-git-dir").strip()
+    mine = _clone(Path(data) / "feedstock-forge" / named)
+    return git.clone(request.clone_url(mine.server, named), mine.folder, token=mine.token, server=mine.server)
+
+
+def _clone(folder: Path) -> Repository:
+    """A clone here, with what it takes to push."""
+    token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN")
+    return Repository(folder, token, os.environ.get("GITHUB_SERVER_URL", "https://github.com"))
+
+
+def _forge_of(folder: Path) -> str:
+    """The forge whose template made this feedstock, as its answers say."""
+    answers = folder / ".copier-answers.yml"
+    source = str(read_yaml(answers).data.get("_src_path", "")) if answers.exists() else ""
+    match = re.search(r"([A-Za-z0-9-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?\Z", source.removeprefix("gh:"))
+    if Path(source).is_dir() and source:
+        return source
+    if not match:
+        raise click.UsageError("nobody knows which forge to ask: pass --forge OWNER/NAME")
+    return match[1]
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _today() -> datetime.date:

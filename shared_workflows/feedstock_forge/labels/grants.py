@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..bakery import BAD_ID, MISNAMED, UNKNOWN_LABEL, Bakeries, BakeryFile, Grant, GrantFile, is_bakery_id
+from ..bakery import BAD_ID, MISNAMED, UNKNOWN_LABEL, Bakeries, BakeryFile, GrantFile, is_bakery_id
 from ..findings import Finding, Place, Refused, Severity, Who, did_you_mean, rule
 from ..quantities import format_memory
 
@@ -39,10 +39,10 @@ def feedstock_of(repository: str) -> str:
     return repository.split("/")[1].removesuffix("-feedstock").lower()
 
 
-def file_name(grant: Grant, existing: list[str]) -> str:
+def file_name(repository: str, label: str, existing: list[str]) -> str:
     """The name of the file for a new grant: ``<feedstock>.yaml``, or with the label where that is taken."""
-    feedstock = feedstock_of(grant.repository)
-    plain, long = f"{feedstock}.yaml", f"{feedstock}.{grant.label}.yaml"
+    feedstock = feedstock_of(repository)
+    plain, long = f"{feedstock}.yaml", f"{feedstock}.{label}.yaml"
     return long if long in existing or plain in existing else plain
 
 

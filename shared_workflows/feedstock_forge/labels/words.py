@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import report
+from ..markdown import code
 from .audit import Audit
 from .consent import Decision
 
@@ -150,4 +151,4 @@ def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return lines + [f"| {' | '.join(report.code(cell) for cell in row)} |" for row in rows]
+    return lines + [f"| {' | '.join(code(cell) for cell in row)} |" for row in rows]
