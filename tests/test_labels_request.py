@@ -18,6 +18,8 @@ from support.feedstocks import Feedstock, git
 WISH = {"id": "ldeo", "label": "prod", "on": ["release", "merge"]}
 BEGIN = "# mine\nid: sst  # a name\n"
 
+ITEM = "- id: ldeo\n  label: prod\n  on: [release, merge]\n"
+
 FORMS = {
     "no bakeries": (BEGIN, BEGIN + "bakeries:\n  - id: ldeo\n    label: prod\n    on: [release, merge]\n"),
     "no newline at the end": (
@@ -34,8 +36,7 @@ FORMS = {
     ),
     "a block": (
         "bakeries:\n- id: local  # here\n  label: dev\n\n# next\nid: sst\n",
-        "bakeries:\n- id: local  # here\n  label: dev\n"
-        "- id: ldeo\n  label: prod\n  on: [release, merge]\n\n# next\nid: sst\n",
+        "bakeries:\n- id: local  # here\n  label: dev\n" + ITEM + "\n# next\nid: sst\n",
     ),
     "a flow list": (
         "bakeries: [{id: local, label: dev}]\n",
@@ -153,6 +154,7 @@ def test_asking_in_vain_is_refused_before_anything_is_made(
     command: Command, clones: tuple[Path, Path], forge: Feedstock, arguments: list[str], expected: str
 ) -> None:
     feedstock, granting = clones
+    options = ["--forge", granting, "--repository-id", "4242"]
     done = command("label", "request", "-C", feedstock, *arguments, *options, env=away(forge.server), code=1)
     assert f"[{expected}]" in done.stderr
     assert git(feedstock, "branch", "--list", "label/*") == git(granting, "branch", "--list", "label/*") == ""
@@ -162,10 +164,9 @@ def test_two_hundred_grants_merge_in_any_order_without_conflict(forge: Feedstock
     """Each grant starts from the same commit, as pull requests do."""
     repository = Repository(forge.folder)
     base = forge.head
+    folder = "bakeries/ldeo/grants"
     commits = [
-        repository.commit(
-            f"grant-{number}", base, {f"bakeries/ldeo/grants/f-{number}.yaml": f"id: {number}\n"}, "Grant"
-        )
+        repository.commit(f"grant-{number}", base, {f"{folder}/f-{number}.yaml": f"id: {number}\n"}, "Grant")
         for number in range(200)
     ]
     random.Random(5).shuffle(commits)  # noqa: S311 - any order
