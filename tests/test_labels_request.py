@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from conftest import Command
 from feedstock_forge.findings import Refused
-from feedstock_forge.git import Repository
 from feedstock_forge.labels.edit import with_request
 from feedstock_forge.yaml_file import parse_yaml
 from support import feedstocks
@@ -162,13 +162,14 @@ def test_asking_in_vain_is_refused_before_anything_is_made(
 
 def test_two_hundred_grants_merge_in_any_order_without_conflict(forge: Feedstock) -> None:
     """Each grant starts from the same commit, as pull requests do."""
-    repository = Repository(forge.folder)
-    base = forge.head
-    folder = "bakeries/ldeo/grants"
-    commits = [
-        repository.commit(f"grant-{number}", base, {f"{folder}/f-{number}.yaml": f"id: {number}\n"}, "Grant")
+    base, folder = forge.head, "bakeries/ldeo/grants"
+    stream = "".join(
+        f"commit refs/heads/grant-{number}\ncommitter Ada <ada@example.org> 0 +0000\ndata 0\nfrom {base}\n"
+        f"M 100644 inline {folder}/f-{number}.yaml\ndata 3\n{number:03}\n"
         for number in range(200)
-    ]
+    )
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=forge.folder, input=stream.encode(), check=True)
+    commits = [f"grant-{number}" for number in range(200)]
     random.Random(5).shuffle(commits)  # noqa: S311 - any order
     head = base
     for commit in commits:

@@ -275,10 +275,19 @@ class GitHub:
 
     def _mine(self, repository: str, number: int, marker: str) -> dict[str, Any] | None:
         for row in self.pages(f"/repos/{repository}/issues/{number}/comments"):
-            by_us = (row.get("user") or {}).get("type") == "Bot" or row.get("author_association") == "OWNER"
-            if by_us and (row.get("body") or "").startswith(marker):
+            if not (row.get("body") or "").startswith(marker):
+                continue
+            author = row.get("user") or {}
+            if author.get("type") == "Bot" or author.get("id") == self._viewer():
                 return row
         return None
+
+    def _viewer(self) -> int | None:
+        """The id of the person whose token this is; an app's is nobody's."""
+        try:
+            return int(self.request("GET", "/user")["id"])
+        except Refused:
+            return None
 
     def status(self, repository: str, commit: str, *, context: str, state: str, description: str, url: str) -> None:
         """Set a commit's status: ``pending``, ``success``, ``failure`` or ``error``."""

@@ -17,7 +17,7 @@ from .. import git, meta, plan, trigger
 from ..findings import Refused, Severity, text
 from ..git import NOT_A_REPOSITORY, Repository
 from ..github import NOT_FOUND, GitHub
-from ..labels import ALL, explain, request, words
+from ..labels import ALL, explain, request, state, words
 from ..labels.audit import audit
 from ..meta import Event, MetaFile, Resources
 from ..prefect import Prefect
@@ -151,6 +151,27 @@ def audit_labels(bakery: str | None, fix: bool, form: str, bakeries_folder: Path
             click.echo(text(finding), err=True)
     wrong = any(row.drifted for row in found.live or ())
     return EXIT_REFUSED if wrong or any(item.severity is Severity.ERROR for item in found.findings) else 0
+
+
+@command.command("state")
+@click.argument("pull", type=click.IntRange(min=1))
+@click.option("--repository", envvar="GITHUB_REPOSITORY", required=True, help="`owner/name`. [$GITHUB_REPOSITORY]")
+@click.option("--publish", is_flag=True, help="Write the pull request's comment and set its check.")
+def state_of(pull: int, repository: str, publish: bool) -> int:
+    """Tell who has consented to a pull request that touches labels, who has not, and what happens on merge.
+
+    Exit status: 0 consented or none of its business, 1 otherwise; always 0 with --publish, where the check tells.
+    """
+    with GitHub.from_environment(os.environ, say=_say) as client:
+        found = state.read(client, repository, pull)
+        page = state.publish(client, found) if publish else ""
+    verdict, why = found.check
+    click.echo(f"{repository}#{pull}: {verdict}: {why}")
+    if page:
+        click.echo(page)
+    for finding in (*found.findings, *found.notes):
+        click.echo(text(finding), err=True)
+    return 0 if publish or verdict == "success" else EXIT_REFUSED
 
 
 _OPTIONS = (
