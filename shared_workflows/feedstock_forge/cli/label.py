@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import click
 
@@ -154,29 +154,38 @@ def audit_labels(bakery: str | None, fix: bool, form: str, bakeries_folder: Path
 
 
 @command.command("state")
-@click.argument("pull", type=click.IntRange(min=1))
+@click.argument("pull", type=click.IntRange(min=1), required=False)
+@click.option("--head", default="", help="The open pull request from here instead, as `owner:branch`.")
 @click.option("--repository", envvar="GITHUB_REPOSITORY", required=True, help="`owner/name`. [$GITHUB_REPOSITORY]")
 @click.option("--publish", is_flag=True, help="Write the pull request's comment and set its check.")
-def state_of(pull: int, repository: str, publish: bool) -> int:
+def state_of(pull: int | None, head: str, repository: str, publish: bool) -> int:
     """Tell who has consented to a pull request that touches labels, who has not, and what happens on merge.
 
     Exit status: 0 consented or none of its business, 1 otherwise; always 0 with --publish, where the check tells.
     """
+    if bool(pull) == bool(head):
+        raise click.UsageError("name a pull request by its number, or by --head")
+    agreed = True
     with GitHub.from_environment(os.environ, say=_say) as client:
-        found = state.read(client, repository, pull)
-        page = state.publish(client, found) if publish else ""
-    verdict, why = found.check
-    click.echo(f"{repository}#{pull}: {verdict}: {why}")
-    if page:
-        click.echo(page)
-    for finding in (*found.findings, *found.notes):
-        click.echo(text(finding), err=True)
-    return 0 if publish or verdict == "success" else EXIT_REFUSED
+        numbers = [pull] if pull else [int(row["number"]) for row in client.open_pulls(repository, head)]
+        for number in numbers:
+            found = state.read(client, repository, number)
+            page = state.publish(client, found) if publish else ""
+            verdict, why = found.check
+            agreed = agreed and verdict == "success"
+            click.echo(f"{repository}#{number}: {verdict}: {why}")
+            if page:
+                click.echo(page)
+            for finding in (*found.findings, *found.notes):
+                click.echo(text(finding), err=True)
+    if not numbers:
+        click.echo(f"no open pull request of {repository} comes from {head}")
+    return 0 if publish or agreed else EXIT_REFUSED
 
 
 _OPTIONS = (
-    click.option("--recipes", multiple=True, help="A recipe; may be repeated. [default: all of them]"),
-    click.option("--on", multiple=True, type=click.Choice(["release", "merge"]), help="An event. [default: release]"),
+    click.option("--recipes", multiple=True, help="Recipes, separated by commas. [default: all of them]"),
+    click.option("--on", multiple=True, help="Events, separated by commas: release, merge. [default: release]"),
     click.option("--resources", default="", metavar="MEMORY[,CPU]", help="What one run needs: `8 GiB,2`."),
     click.option("--target", default="default", show_default=True, help="Which of the bakery's targets to write to."),
     click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="When it ends. [default: in a year]"),
@@ -247,8 +256,8 @@ def _handshake(
             repository_id=said["repository_id"] or _repository_id(client, name),
             bakery=bakery,
             label=label,
-            recipes=said["recipes"] or (ALL,),
-            events=tuple(dict.fromkeys(said["on"])) or ("release",),
+            recipes=_words(said["recipes"]) or (ALL,),
+            events=_events(said["on"]),
             memory=limits.memory,
             cpu=limits.cpu,
             target=said["target"],
@@ -263,6 +272,18 @@ def _handshake(
                 click.echo(page)
         else:
             click.echo("\n".join(request.instructions(made, server)))
+
+
+def _words(said: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for part in said for word in part.split(",") if word.strip()))
+
+
+def _events(said: tuple[str, ...]) -> tuple[Event, ...]:
+    known = _words(said) or ("release",)
+    for word in known:
+        if word not in get_args(Event):
+            raise click.BadParameter(f"`{word}` is no event; write release, merge or both", param_hint="--on")
+    return cast(tuple[Event, ...], known)
 
 
 def _number(words: str) -> float | None:
@@ -302,7 +323,8 @@ def _clone(folder: Path) -> Repository:
 def _forge_of(folder: Path) -> str:
     """The forge whose template made this feedstock, as its answers say."""
     answers = folder / ".copier-answers.yml"
-    source = str(read_yaml(answers).data.get("_src_path", "")) if answers.exists() else ""
+    said = read_yaml(answers).data if answers.exists() else {}
+    source = str(said.get("forge") or said.get("_src_path", ""))
     match = re.search(r"([A-Za-z0-9-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?\Z", source.removeprefix("gh:"))
     if Path(source).is_dir() and source:
         return source
