@@ -131,7 +131,6 @@ class GitHub:
             "body": pull["body"],
             "user": self._user(pull["author"]),
             "html_url": f"https://github.com/{name}/pull/{number}",
-            "requested_teams": [],  # GitHub's own example is not valid by its schema
             "head": {
                 "ref": pull["branch"],
                 "sha": head,

@@ -115,7 +115,22 @@ def example(template: str, method: str) -> tuple[int, Any]:
 
 
 def answer_errors(template: str, method: str, value: Any) -> list[str]:
-    """What GitHub's schema has against an answer."""
+    """What GitHub's schema has against an answer, less what it has against GitHub's own example of that answer."""
+    known = _example_errors(template, method)
+    return [error for error in _schema_errors(template, method, value) if _anywhere(error) not in known]
+
+
+@cache
+def _example_errors(template: str, method: str) -> set[str]:
+    return {_anywhere(error) for error in _schema_errors(template, method, example(template, method)[1])}
+
+
+def _anywhere(error: str) -> str:
+    """An error without the row that it is in."""
+    return re.sub(r"\[\d+\]", "[]", error)
+
+
+def _schema_errors(template: str, method: str, value: Any) -> list[str]:
     status, response = _success(template, method)
     if "application/json" not in response.get("content", {}):
         return []
