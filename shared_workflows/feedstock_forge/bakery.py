@@ -23,11 +23,21 @@ UNKNOWN_LABEL = rule("label-unknown", "A bakery's workers listen only to the lab
 UNKNOWN_TARGET = rule("target-unknown", "The dataset needs a place that the bakery can write.")
 CLOSED = rule("bakery-closed", "A closed bakery runs nothing for anybody.", who=Who.OPERATOR)
 LABEL_CLOSED = rule("label-closed", "A closed label runs nothing for anybody.", who=Who.OPERATOR)
+BAD_ID = rule("bakery-id-invalid", "The folder's name is the bakery's id.", who=Who.OPERATOR)
+MISNAMED = rule(
+    "grant-misnamed",
+    "A grant is looked up by the feedstock's name; under another name it grants nothing.",
+    who=Who.OPERATOR,
+)
+REQUESTED_TWICE = rule(
+    "label-requested-twice", "Two requests for one label would be one deployment with two descriptions."
+)
 OVER_LIMIT = rule("resources-over-limit", "The label's limits are what its operators pay for.", who=Who.MAINTAINER)
 
 _BAKERY_ID = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
-_REPOSITORY = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/[A-Za-z0-9._-]+", re.ASCII)
+# A name of dots alone would be a folder to every path that is built from it.
+_REPOSITORY = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/(?!\.{1,2}\Z)[A-Za-z0-9._-]+", re.ASCII)
 
 
 def is_bakery_id(name: str) -> bool:
@@ -65,6 +75,9 @@ class Operator(Model):
     """A person who may say yes or no for the bakery."""
 
     github: GitHubUser
+    id: int | None = Field(
+        default=None, gt=0, description="GitHub's id of the person: a name that was given up can be taken by another."
+    )
 
 
 class WorkPool(Model):
@@ -180,9 +193,13 @@ class Bakeries:
         for path in self.grants(bakery_id):
             stem, _, _ = path.name.removesuffix(".yaml").partition(".")
             if stem == feedstock:
-                document = read_yaml(path, within=self.folder)
-                found.append(GrantFile(validate(Grant, document), document))
+                found.append(self.read_grant(path))
         return found
+
+    def read_grant(self, path: Path) -> GrantFile:
+        """Read a grant's file. Raises :class:`Refused` if it is wrong or leads out of the database."""
+        document = read_yaml(path, within=self.folder)
+        return GrantFile(validate(Grant, document), document)
 
 
 def bundled() -> Path:

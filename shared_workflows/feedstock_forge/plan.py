@@ -7,15 +7,16 @@ file as the word of a stranger. What the plan says of identity is compared with 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from pydantic import Field, ValidationError
 
-from . import __version__, meta, recipes
+from . import __version__, git, meta, recipes
 from .findings import Place, Refused, Who, rule
-from .meta import OTHER_ID, EntryPoint, Event, FeedstockId, LabelRequest, RecipeId, Store, Version
+from .meta import OTHER_ID, EntryPoint, Event, FeedstockId, LabelRequest, MetaFile, RecipeId, Store, Version
 from .models import Model
 from .trigger import Mode, Nothing, Trigger
 from .yaml_file import read_text
@@ -26,6 +27,11 @@ SECRET = rule(
     who=Who.ORGANISATION,
 )
 UNREADABLE = rule("plan-unreadable", "What the plan says is registered in somebody's name, so it must be exact.")
+OTHER_META = rule(
+    "plan-other-meta",
+    "What a plan asks for and meta.yaml does not was never reviewed: recipe code ran where the plan was written.",
+    who=Who.MAINTAINER,
+)
 OTHER_TRIGGER = rule("plan-other-trigger", "A plan of another commit or event describes recipes that nobody released.")
 
 SECRETS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
@@ -131,11 +137,16 @@ def make(trigger: Trigger, folder: Path) -> Plan:
         dict_object=dict_object,
         recipes=[PlannedRecipe(id=recipe_id, description=text) for recipe_id, text in chosen],
         stores={recipe_id: store for recipe_id, store in stores.items() if store != "icechunk"},
-        bakeries=[
-            _request(wish, file.document.place(("bakeries", index, "label")).line)
-            for index, wish in enumerate(declared.bakeries)
-        ],
+        bakeries=requests(file),
     )
+
+
+def requests(file: MetaFile) -> list[Request]:
+    """The labels that a meta.yaml asks for."""
+    return [
+        _request(wish, file.document.place(("bakeries", index, "label")).line)
+        for index, wish in enumerate(file.meta.bakeries)
+    ]
 
 
 def _request(wish: LabelRequest, line: int | None) -> Request:
@@ -210,3 +221,55 @@ def refuse_other(plan: Plan, trigger: Trigger, path: Path) -> None:
                 "plan this very event again, then register",
             )
         )
+
+
+def committed_meta(trigger: Trigger, folder: Path) -> MetaFile:
+    """``meta.yaml`` as it stands in the trigger's commit, read as data; nothing of the feedstock's is imported.
+
+    The commit comes from ``folder`` where that is a clone that has it, else from the feedstock's repository: its SHA
+    is the same everywhere. Raises :class:`Refused` if it cannot be had or is wrong.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        here = git.Repository(folder)
+        if not here.resolve(trigger.commit):
+            clone = Path(scratch) / "clone"
+            clone.mkdir()
+            here = git.fetch(trigger.clone_url, trigger.commit, clone)
+        copy = Path(scratch) / meta.FOLDER
+        copy.mkdir()
+        text = here.read(trigger.commit, f"{meta.FOLDER}/{meta.FILE}")
+        (copy / meta.FILE).write_text(text, encoding="utf-8")
+        return meta.read(Path(scratch), repository=trigger.repository)
+
+
+def refuse_other_meta(plan: Plan, file: MetaFile, path: Path) -> None:
+    """Raise :class:`Refused` where a plan says what the ``meta.yaml`` of its commit does not.
+
+    The plan was written beside recipe code, which could have added a label, a recipe or another version to it.
+    """
+    declared = file.meta
+    wrong = []
+    asked = [request.model_dump(exclude={"line"}) for request in requests(file)]
+    for request in plan.bakeries:
+        if request.model_dump(exclude={"line"}) not in asked:
+            events = " and ".join(request.on)
+            wrong.append(f"asks for `{request.label}` at {request.bakery} on {events} (target {request.target})")
+    if plan.dataset_version != declared.version:
+        wrong.append(f"says version {plan.dataset_version} (is {declared.version})")
+    if isinstance(declared.recipes, meta.RecipeDict):
+        stores = {recipe.id: declared.recipes.store for recipe in plan.recipes}
+        dict_object = declared.recipes.dict_object
+    else:
+        stores = {recipe.id: recipe.store for recipe in declared.recipes}
+        dict_object = None
+    if plan.dict_object != dict_object:
+        wrong.append(f"says dict_object {plan.dict_object} (is {dict_object})")
+    wrong += [
+        f"names a recipe `{recipe.id}` that is not there, or of another store"
+        for recipe in plan.recipes
+        if stores.get(recipe.id) != plan.stores.get(recipe.id, "icechunk")
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        message = f"meta.yaml does not say what the plan says: it {', '.join(wrong[:5])}{more}"
+        raise Refused(OTHER_META.at(Place(str(path)), message, "look for what changed the plan, then plan again"))

@@ -211,6 +211,16 @@ class Prefect:
             {"flows": {"name": {"any_": list(flows)}}, "deployments": {"name": {"any_": list(names)}}},
         )
 
+    def all_deployments(self) -> list[dict[str, Any]]:
+        """Every deployment, each with its flow's name as ``flow_name``."""
+        rows = list(self.pages("/deployments/filter", {"sort": "NAME_ASC"}))
+        names = {row["id"]: row["name"] for row in self.pages("/flows/filter", {})} if rows else {}
+        return [{**row, "flow_name": names.get(row["flow_id"], "?")} for row in rows]
+
+    def pause_deployment(self, deployment: str) -> None:
+        """Pause a deployment: its schedules stop, and runs that they planned are removed."""
+        self.request("POST", f"/deployments/{deployment}/pause_deployment")
+
     def runs(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The flow runs with these idempotency keys."""
         for start in range(0, len(keys), PAGE):

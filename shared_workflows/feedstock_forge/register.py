@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import datasets
+from . import datasets, labels
 from .bakery import Bakeries
 from .findings import Finding, Refused, Who, rule
-from .labels import Decision, decide
+from .labels import Decision
 from .plan import Plan
 from .prefect import Prefect
 from .trigger import Trigger
@@ -79,10 +79,7 @@ class Outcome:
 
 def decisions(trigger: Trigger, plan: Plan, bakeries: Bakeries, today: datetime.date) -> list[Decision]:
     """Decide every label that the plan asks for on this event."""
-    recipes = [recipe.id for recipe in plan.recipes]
-    return [
-        decide(trigger, request, recipes, bakeries, today) for request in plan.bakeries if trigger.event in request.on
-    ]
+    return labels.decisions(trigger, plan.bakeries, [recipe.id for recipe in plan.recipes], bakeries, today)
 
 
 def deployments(trigger: Trigger, plan: Plan, allowed: Iterable[Decision]) -> list[Deployment]:
@@ -150,6 +147,8 @@ def _deployment(
         f"feedstock:{plan.feedstock}",
         f"bakery:{decision.request.bakery}",
         f"label:{decision.request.label}",
+        # Names can be re-used; `feedstock label audit` holds this id against the grant's.
+        f"repository:{trigger.repository_id}",
     ]
     body: dict[str, Any] = {
         "name": decision.name,

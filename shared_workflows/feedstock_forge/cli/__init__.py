@@ -26,7 +26,8 @@ COMMANDS = {
     "register": "Register a plan's recipes in Prefect and start their runs.",
     "watch": "Follow flow runs until they end.",
     "update": "Put a newer version of the template into feedstocks.",
-    "bakery": "Show bakeries and serve one.",
+    "bakery": "Describe bakeries, check them and serve one.",
+    "label": "Ask for a bakery's label, grant it, explain and audit.",
 }
 
 EXIT_REFUSED = 1

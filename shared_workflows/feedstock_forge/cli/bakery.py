@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
 
 import click
 
+from .. import github
 from ..bakery import BakeryFile, unknown_label
-from ..findings import Refused, rule
+from ..findings import Place, Refused, Severity, rule, text
+from ..labels import codeowners, grants
 from ..prefect import Prefect
 from ..quantities import format_duration, format_memory
+from . import EXIT_REFUSED
 from .options import bakeries_option, read_bakeries
 
 NO_PREFECT = rule("flows-extra-missing", "A worker is Prefect's own program.")
+TAKEN = rule("bakery-exists", "A bakery that stands is its operators', and changed by them.")
+
+_NEW = """\
+# {id}: what this bakery runs, for whom, and within which limits. Reviewed by its operators (see .github/CODEOWNERS).
+description: {description}
+operators:
+{operators}
+work_pool: {{name: {pool}, type: {type}}}
+labels:
+  # Anybody's recipe on its first few inputs, within narrow limits.
+  dev: {{grants: open, prune: required, limits: {{memory: 4 GiB, cpu: 1, runtime: 30 min}}}}
+  # Real runs, for feedstocks that the operators have granted: see grants/.
+  prod: {{grants: on-request, limits: {{memory: 16 GiB, cpu: 4, runtime: 24 h}}}}
+targets:
+  default: {{url: {target}}}
+"""
 
 
 @click.group("bakery")
 def command() -> None:
-    """Show bakeries and serve one."""
+    """Describe bakeries, check them and serve one."""
 
 
 @command.command("list")
@@ -54,6 +74,92 @@ def show(bakery: str, bakeries_folder: Path | None) -> None:
         click.echo(f"label {name}: {spec.grants}{pruned}; limits: {', '.join(filter(None, limits)) or 'none'}")
     for name, target in described.targets.items():
         click.echo(f"target {name}: {target.url}")
+
+
+@command.command("new")
+@click.argument("bakery")
+@click.option("--operator", "operators", multiple=True, required=True, help="A GitHub user; may be repeated.")
+@click.option("--target", required=True, help="The URL below which datasets are written, such as s3://bucket.")
+@click.option("--description", default="", help="Who runs it, where. [default: to be filled in]")
+@click.option("--type", "kind", default="process", show_default=True, help="The Prefect worker's type.")
+@bakeries_option
+def new(
+    bakery: str,
+    operators: tuple[str, ...],
+    target: str,
+    description: str,
+    kind: str,
+    bakeries_folder: Path | None,
+) -> None:
+    """Describe a new bakery: its folder, bakery.yaml and CODEOWNERS.
+
+    BAKERY is its id, such as `ldeo.aws.us-west-2`. Where GitHub answers, the operators' numeric ids are written down
+    too, so that nobody takes over a name that was given up.
+    """
+    bakeries = read_bakeries(bakeries_folder)
+    grants.refuse_id(bakery, bakeries)
+    folder = bakeries.folder / bakery
+    if folder.exists():
+        raise Refused(TAKEN.at(Place(str(folder)), f"there is a bakery `{bakery}`", "edit its bakery.yaml"))
+    quoted = json.dumps
+    listed = [_operator(login) for login in operators]
+    words = description or f"{bakery}: who runs it, where, and who pays"
+    folder.mkdir()
+    path = folder / "bakery.yaml"
+    path.write_text(
+        _NEW.format(
+            id=bakery,
+            description=quoted(words, ensure_ascii=False),
+            operators="\n".join(f"  - {item}" for item in listed),
+            pool=bakery.replace(".", "-"),
+            type=quoted(kind),
+            target=quoted(target),
+        ),
+        encoding="utf-8",
+    )
+    try:
+        bakeries.read(bakery)
+    except Refused:
+        path.unlink()
+        folder.rmdir()
+        raise
+    codeowners.write(bakeries)
+    click.echo(f"{path}: edit its limits, then open a pull request")
+    click.echo(f"    and serve it: feedstock bakery serve {bakery}")
+
+
+def _operator(login: str) -> str:
+    known = None
+    try:
+        with github.GitHub.from_environment(os.environ, patience=5) as client:
+            known = client.user(login)
+    except Refused as refused:
+        click.echo(text(refused.findings[0]), err=True)
+        click.echo(f"    {login} is written down without a numeric id", err=True)
+    return f"{{github: {login}, id: {known['id']}}}" if known else f"{{github: {login}}}"
+
+
+@command.command("check")
+@click.argument("bakery", required=False)
+@click.option("--fix", is_flag=True, help="Write CODEOWNERS as the bakeries say.")
+@bakeries_option
+def check(bakery: str | None, fix: bool, bakeries_folder: Path | None) -> int:
+    """Check bakeries and their grants, all or one.
+
+    Exit status: 0 if there is nothing to refuse, 1 otherwise.
+    """
+    bakeries = read_bakeries(bakeries_folder)
+    if bakery is not None:
+        bakeries.read(bakery)
+    if fix and codeowners.write(bakeries):
+        click.echo(f"wrote {codeowners.file(bakeries)}", err=True)
+    found = [*grants.check(bakeries, bakery), *([] if bakery else codeowners.check(bakeries))]
+    for finding in found:
+        click.echo(text(finding))
+    checked = [bakery] if bakery else bakeries.ids()
+    count = sum(len(bakeries.grants(name)) for name in checked)
+    click.echo(f"bakeries: {len(checked)}, grants: {count}, findings: {len(found)}", err=True)
+    return EXIT_REFUSED if any(finding.severity is Severity.ERROR for finding in found) else 0
 
 
 @command.command("serve")

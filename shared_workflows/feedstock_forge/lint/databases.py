@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..bakery import UNKNOWN_LABEL, Bakery, Grant, is_bakery_id
+from ..bakery import BAD_ID, MISNAMED, UNKNOWN_LABEL, Bakery, Grant, is_bakery_id
 from ..findings import Finding, Place, Refused, Severity, Who, did_you_mean, rule
 from ..meta import slug
 from ..models import shown, validate
@@ -15,12 +15,6 @@ from . import text
 from .report import Report
 from .targets import BAKERY_FILE, GRANTS
 
-BAD_ID = rule("bakery-id-invalid", "The folder's name is the bakery's id.", who=Who.OPERATOR)
-MISNAMED = rule(
-    "grant-misnamed",
-    "A grant is looked up by the feedstock's name; under another name it grants nothing.",
-    who=Who.OPERATOR,
-)
 ENDED = rule("grant-ended", "An ended grant grants nothing.", severity=Severity.HINT, who=Who.OPERATOR)
 
 

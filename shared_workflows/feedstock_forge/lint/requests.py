@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..bakery import (
     CLOSED,
     LABEL_CLOSED,
+    REQUESTED_TWICE,
     UNKNOWN,
     UNKNOWN_TARGET,
     Bakeries,
@@ -39,7 +40,6 @@ EVENT_NOT_GRANTED = rule(
     severity=Severity.WARNING,
     who=Who.MAINTAINER,
 )
-TWICE = rule("label-requested-twice", "Two requests for one label would be one deployment with two descriptions.")
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Requests:
             if first != index:
                 line = document.place(("bakeries", first)).line
                 message = f"`{request.label}` at `{request.id}` is asked for on line {line} already"
-                yield TWICE.at(document.place(("bakeries", index)), message, "put both `on` into one request")
+                yield REQUESTED_TWICE.at(document.place(("bakeries", index)), message, "put both `on` into one request")
             elif self.bakeries is not None:
                 yield from self._one(meta.id, request, document, index)
 

@@ -2,18 +2,19 @@
 
 Two consents meet here. The feedstock asks (``meta.yaml``, reviewed by its maintainers); the bakery grants
 (``bakeries/<bakery>/grants``, reviewed by its operators). :func:`decide` checks every condition and keeps the answers,
-so that what enforces and what explains are one piece of code.
+so that what enforces (:func:`decisions`) and what explains (:func:`explain`) are one piece of code.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from .bakery import (
+from ..bakery import (
     CLOSED,
     LABEL_CLOSED,
+    REQUESTED_TWICE,
     UNKNOWN_TARGET,
     Bakeries,
     Bakery,
@@ -24,10 +25,13 @@ from .bakery import (
     over_limit,
     unknown_label,
 )
-from .findings import Finding, Place, Refused, Who, rule
-from .models import did_you_mean
-from .plan import Request
-from .trigger import Trigger
+from ..findings import Finding, Place, Refused, Who, did_you_mean, rule
+from ..meta import FILE, FOLDER
+from ..plan import Request
+from ..trigger import Trigger
+from .grants import GRANT_TWICE, misnamed
+
+NOT_ASKED = rule("label-not-asked", "A bakery runs a feedstock only where its own maintainers ask.", who=Who.MAINTAINER)
 
 NO_GRANT = rule("grant-missing", "A bakery runs only what its operators have agreed to.", who=Who.OPERATOR)
 OTHER_REPOSITORY = rule(
@@ -90,20 +94,57 @@ class Decision:
         return self.allowed_bakery.labels[self.request.label]
 
 
-def decide(
+def decisions(
+    trigger: Trigger, requests: Sequence[Request], recipes: Iterable[str], bakeries: Bakeries, today: datetime.date
+) -> list[Decision]:
+    """Decide every label that a feedstock asks for on this event: what :mod:`feedstock_forge.register` enforces."""
+    wanted = tuple(recipes)
+    asked = dict.fromkeys((request.bakery, request.label) for request in requests if trigger.event in request.on)
+    return [explain(trigger, requests, bakery, label, wanted, bakeries, today) for bakery, label in asked]
+
+
+def explain(
     trigger: Trigger,
-    request: Request,
+    requests: Sequence[Request],
+    bakery: str,
+    label: str,
     recipes: Iterable[str],
     bakeries: Bakeries,
     today: datetime.date,
-    *,
-    meta: Place | None = None,
 ) -> Decision:
-    """Decide one request of a feedstock. Never raises for a refusal: the answer holds it.
+    """Decide one label, asked for or not: the bakery's conditions are looked at either way.
 
-    ``meta`` is the place in the feedstock's ``meta.yaml`` that asks.
+    ``requests`` are all that the feedstock asks for; ``recipes`` may be ``*`` where they are not known. Never raises
+    for a refusal: the answer holds it.
     """
+    ask = f"feedstock label request {bakery} {label}"
+    named = [request for request in requests if (request.bakery, request.label) == (bakery, label)]
+    suiting = [request for request in named if trigger.event in request.on]
+    request = next(iter(suiting or named), Request(bakery=bakery, label=label, on=[trigger.event], target="default"))
+    place = _asking(request)
+    missing = None
+    if not named:
+        message = f"meta.yaml asks for no `{label}` at {bakery}"
+        missing = NOT_ASKED.at(place, message, ask)
+    elif not suiting:
+        message = f"meta.yaml asks for {' and '.join(request.on)}, not {trigger.event}"
+        missing = NOT_ASKED.at(place, message, f"{ask} --on {trigger.event}")
+    elif len(suiting) > 1:
+        lines = " and ".join(str(other.line) for other in suiting)
+        message = f"meta.yaml asks {len(suiting)} times for `{label}` at {bakery} on {trigger.event} (lines {lines})"
+        missing = REQUESTED_TWICE.at(place, message, "keep one of them")
+    asked = Condition(f"meta.yaml asks for it on `{trigger.event}`", place, missing)
+    decision = decide(trigger, request, recipes, bakeries, today)
+    conditions = (asked, *decision.conditions)
+    return replace(decision, conditions=conditions, recipes=decision.recipes if asked.holds else ())
+
+
+def decide(
+    trigger: Trigger, request: Request, recipes: Iterable[str], bakeries: Bakeries, today: datetime.date
+) -> Decision:
+    """Decide the bakery's half for one request. Never raises for a refusal: the answer holds it."""
     wanted = tuple(recipes)
+    meta = _asking(request)
     try:
         bakery = bakeries.read(request.bakery)
     except Refused as refused:
@@ -120,31 +161,36 @@ def decide(
         _target(bakery, request, meta),
     ]
     allowed = wanted
-    limits = [(spec.limits, place)]
+    limits = [("the label's", spec.limits, place)]
     if spec.grants == "on-request":
         granted, allowed, limit = _granted(trigger, request, wanted, bakery, bakeries, today)
         conditions += granted
         limits += limit
-    conditions += [_within(request, limit, where, meta) for limit, where in limits]
+    conditions += [_within(request, whose, limit, where, meta) for whose, limit, where in limits]
     # A grant that names only some of the recipes allows those; every other no is a no to all of them.
     denied = any(condition.finding and condition.finding.rule is not OTHER_RECIPE for condition in conditions)
     return Decision(request, tuple(conditions), () if denied else allowed, bakery)
 
 
+def _asking(request: Request) -> Place:
+    """Where the feedstock asks; relative to its root, since the plan may come from another machine."""
+    return Place(f"{FOLDER}/{FILE}", request.line)
+
+
 def _open(bakery: BakeryFile, spec: LabelSpec, place: Place) -> Condition:
     what = "the bakery and the label are open"
     described: Bakery = bakery.bakery
+    operators = ", ".join(f"@{operator.github}" for operator in described.operators)
     if described.closed:
         where = bakery.document.place(("closed",))
-        return Condition(what, where, CLOSED.at(where, f"the bakery {bakery.id} is closed", "ask its operators"))
+        return Condition(what, where, CLOSED.at(where, f"the bakery {bakery.id} is closed", f"ask {operators}"))
     if spec.grants == "closed":
-        return Condition(
-            what, place, LABEL_CLOSED.at(place, "the label is closed", f"ask the operators of {bakery.id}")
-        )
+        message = f"{bakery.id} has closed the label"
+        return Condition(what, place, LABEL_CLOSED.at(place, message, f"ask {operators}"))
     return Condition(what, place)
 
 
-def _target(bakery: BakeryFile, request: Request, meta: Place | None) -> Condition:
+def _target(bakery: BakeryFile, request: Request, meta: Place) -> Condition:
     what = f"the target `{request.target}` exists"
     if request.target in bakery.bakery.targets:
         return Condition(what, bakery.document.place(("targets", request.target)))
@@ -159,7 +205,7 @@ def _granted(
     bakery: BakeryFile,
     bakeries: Bakeries,
     today: datetime.date,
-) -> tuple[list[Condition], tuple[str, ...], list[tuple[Limits, Place]]]:
+) -> tuple[list[Condition], tuple[str, ...], list[tuple[str, Limits, Place]]]:
     """The conditions of a grant, the recipes that it covers, and its limits."""
     ask = f"feedstock label request {request.bakery} {request.label}"
     what = f"{bakery.id} has granted `{request.label}` to {trigger.repository}"
@@ -167,19 +213,26 @@ def _granted(
         files = bakeries.grants_for(bakery.id, trigger.feedstock)
     except Refused as refused:
         return [Condition(what, finding.place, finding) for finding in refused.findings], (), []
-    file = next((file for file in files if file.grant.label == request.label), None)
-    if file is None:
+    granting = [file for file in files if file.grant.label == request.label]
+    if not granting:
         where = bakery.document.place(("labels", request.label))
         message = f"{bakery.id} has granted {trigger.repository} no `{request.label}`"
         return [Condition(what, where, NO_GRANT.at(where, message, ask))], (), []
+    file = granting[0]
     grant, place = file.grant, file.document.place
-    conditions = [_same_repository(trigger, file, what, ask)]
+    conditions = [Condition(what, place(), _other_repository(trigger, file, ask) or misnamed(file))]
+    if len(granting) > 1:
+        # One of them might be the revocation of the other.
+        where = granting[1].document.place(("label",))
+        message = f"{file.document.path.name} and {granting[1].document.path.name} both grant `{request.label}`"
+        conditions.append(Condition("one grant speaks", where, GRANT_TWICE.at(where, message, "remove one of them")))
     revoked = REVOKED.at(place(("revoked",)), "the grant is revoked", ask) if grant.revoked else None
     conditions.append(Condition("the grant is not revoked", place(("revoked",)), revoked))
     expired = None
     if grant.expires and grant.expires < today:
         expired = EXPIRED.at(place(("expires",)), f"the grant ended on {grant.expires}", ask)
-    conditions.append(Condition("the grant has not expired", place(("expires",)), expired))
+    until = f"until {grant.expires}" if grant.expires else "without end"
+    conditions.append(Condition(f"the grant has not expired ({until})", place(("expires",)), expired))
     event = None
     if trigger.event not in grant.events:
         event = OTHER_EVENT.at(
@@ -197,24 +250,25 @@ def _granted(
             place(("recipes",)), f"the grant does not name {named}", f"{ask} --recipes {others[0]}"
         )
     conditions.append(Condition("the grant names the recipes", place(("recipes",)), missing))
-    return conditions, covered, [(grant.limits, place(("limits",)))]
+    return conditions, covered, [("the grant's", grant.limits, place(("limits",)))]
 
 
-def _same_repository(trigger: Trigger, file: GrantFile, what: str, ask: str) -> Condition:
+def _other_repository(trigger: Trigger, file: GrantFile, ask: str) -> Finding | None:
     grant, place = file.grant, file.document.place
     if grant.repository.lower() != trigger.repository.lower():
-        where = place(("repository",))
         message = f"the grant is to {grant.repository}, not to {trigger.repository}"
-        return Condition(what, where, OTHER_REPOSITORY.at(where, message, ask))
+        return OTHER_REPOSITORY.at(place(("repository",)), message, ask)
+    if not trigger.repository_id:
+        message = f"the grant is to repository {grant.repository_id}; the id of {trigger.repository} is not known here"
+        return OTHER_REPOSITORY.at(place(("repository_id",)), message, "pass --repository-id, or let GitHub be reached")
     if grant.repository_id != trigger.repository_id:
-        where = place(("repository_id",))
         message = (
             f"the grant is to repository {grant.repository_id}; {trigger.repository} is {trigger.repository_id} now"
         )
-        return Condition(what, where, OTHER_REPOSITORY.at(where, message, ask))
-    return Condition(what, place())
+        return OTHER_REPOSITORY.at(place(("repository_id",)), message, ask)
+    return None
 
 
-def _within(request: Request, limits: Limits, place: Place, meta: Place | None) -> Condition:
-    finding = over_limit(request.memory, request.cpu, limits, meta or place)
-    return Condition("the resources are within the limits", place, finding)
+def _within(request: Request, whose: str, limits: Limits, place: Place, meta: Place) -> Condition:
+    finding = over_limit(request.memory, request.cpu, limits, meta)
+    return Condition(f"the resources are within {whose} limits", place, finding)

@@ -1,0 +1,341 @@
+"""`feedstock label`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import click
+
+from .. import git, meta, plan, trigger
+from ..findings import Refused, Severity, text
+from ..git import NOT_A_REPOSITORY, Repository
+from ..github import NOT_FOUND, GitHub
+from ..labels import ALL, explain, request, state, words
+from ..labels.audit import audit
+from ..meta import Event, MetaFile, Resources
+from ..prefect import Prefect
+from ..yaml_file import read_yaml
+from . import EXIT_PARTLY, EXIT_REFUSED
+from .options import bakeries_option, folder_option, read_bakeries
+
+
+@click.group("label")
+def command() -> None:
+    """Ask for a bakery's label, grant it, explain and audit.
+
+    A feedstock runs at a bakery where both have consented: the feedstock asks in its meta.yaml, the bakery grants in
+    bakeries/BAKERY/grants.
+    """
+
+
+@command.command("explain")
+@click.argument("feedstock")
+@click.argument("bakery")
+@click.argument("label")
+@click.option(
+    "--event", type=click.Choice(["release", "merge"]), default="release", show_default=True, help="On which event."
+)
+@click.option("--recipe", "recipes", multiple=True, help="A recipe; may be repeated. [default: all of them]")
+@click.option("--repository-id", type=click.IntRange(min=1), help="GitHub's id of the repository. [default: asked]")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
+@bakeries_option
+def explain_label(
+    feedstock: str,
+    bakery: str,
+    label: str,
+    event: Event,
+    recipes: tuple[str, ...],
+    repository_id: int | None,
+    form: str,
+    bakeries_folder: Path | None,
+) -> int:
+    """Explain whether a feedstock may use a label: every condition, and the one thing that would change it.
+
+    FEEDSTOCK is a clone's folder, or `owner/name` on GitHub. The answer is made by the code that registers.
+
+    Exit status: 0 allowed, 1 not allowed, 3 allowed for some recipes.
+    """
+    bakeries = read_bakeries(bakeries_folder)
+    file, asking = _feedstock(feedstock, event, repository_id)
+    declared = file.meta.recipes
+    listed = tuple(recipe.id for recipe in declared) if isinstance(declared, list) else (ALL,)
+    wanted = recipes or listed
+    decision = explain(asking, plan.requests(file), bakery, label, wanted, bakeries, _today())
+    subject = f"{asking.repository} at {bakery}, label {label}, on {event}"
+    if form == "json":
+        click.echo(json.dumps(words.explained_json(subject, decision, wanted), indent=2, ensure_ascii=False))
+    else:
+        click.echo(words.explained(subject, decision, wanted))
+    if not decision.recipes:
+        return EXIT_REFUSED
+    return 0 if decision.recipes == wanted else EXIT_PARTLY
+
+
+def _feedstock(feedstock: str, event: Event, repository_id: int | None) -> tuple[MetaFile, trigger.Trigger]:
+    """The meta.yaml of a feedstock here or on GitHub, and the trigger that its event would be."""
+    folder = Path(feedstock)
+    if folder.is_dir():
+        asking = trigger.suppose(event, folder, os.environ)
+        file = meta.read(folder, repository=asking.repository)
+        name = asking.repository
+        known = repository_id or asking.repository_id
+        if not known and Repository(folder).name:
+            try:
+                with GitHub.from_environment(os.environ, patience=5) as client:
+                    known = int((client.repository(name) or {}).get("id", 0))
+            except Refused as refused:
+                # Only a grant needs the id; the condition that misses it says so.
+                click.echo(text(refused.findings[0]), err=True)
+        return file, dataclasses.replace(asking, repository_id=known)
+    with GitHub.from_environment(os.environ) as client, tempfile.TemporaryDirectory() as scratch:
+        repository = client.repository(feedstock) if feedstock.count("/") == 1 else None
+        content = client.file(feedstock, f"{meta.FOLDER}/{meta.FILE}") if repository else None
+        if repository is None or content is None:
+            message = f"there is no folder and no feedstock on GitHub called {feedstock}"
+            raise Refused(NOT_FOUND.at(None, message, "name a clone's folder, or `owner/name`"))
+        copy = Path(scratch) / meta.FOLDER / meta.FILE
+        copy.parent.mkdir()
+        copy.write_text(content, encoding="utf-8")
+        name = str(repository["full_name"])
+        file = meta.read(Path(scratch), repository=name)
+    mode: trigger.Mode = "complete" if event == "release" else "update"
+    known = repository_id or int(repository["id"])
+    return file, trigger.Trigger(name, known, "https://github.com", "", event, mode, "", actor="")
+
+
+@command.command("audit")
+@click.argument("bakery", required=False)
+@click.option("--fix", is_flag=True, help="Pause what is live beyond the grants.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "markdown"]), default="table", help="How to print it."
+)
+@bakeries_option
+def audit_labels(bakery: str | None, fix: bool, form: str, bakeries_folder: Path | None) -> int:
+    """List who may run what until when, and what is live in Prefect beyond that; for one BAKERY or all.
+
+    Asks the Prefect that PREFECT_API_URL names; without one only the grants are listed.
+
+    Exit status: 0 if nothing is beyond the grants (any more), 1 otherwise.
+    """
+    bakeries = read_bakeries(bakeries_folder)
+    if bakery is not None:
+        bakeries.read(bakery)
+    if not os.environ.get("PREFECT_API_URL"):
+        if fix:
+            raise click.UsageError("--fix needs PREFECT_API_URL")
+        click.echo("PREFECT_API_URL is not set: only the grants are listed", err=True)
+        found = audit(bakeries, None, _today(), bakery)
+    else:
+        with Prefect.from_environment(os.environ, say=lambda line: click.echo(line, err=True)) as client:
+            found = audit(bakeries, client.all_deployments(), _today(), bakery)
+            drifted = [row for row in found.live or () if row.drifted]
+            if fix and drifted:
+                for row in drifted:
+                    client.pause_deployment(row.id)
+                    click.echo(f"paused {row.name}", err=True)
+                found = audit(bakeries, client.all_deployments(), _today(), bakery)
+    if form == "json":
+        click.echo(json.dumps(words.audited_json(found), indent=2, ensure_ascii=False))
+    elif form == "markdown":
+        click.echo(words.audited_markdown(found))
+    else:
+        click.echo(words.audited(found))
+        for finding in [*found.findings, *(item for row in found.live or () if row.drifted for item in row.findings)]:
+            click.echo(text(finding), err=True)
+    wrong = any(row.drifted for row in found.live or ())
+    return EXIT_REFUSED if wrong or any(item.severity is Severity.ERROR for item in found.findings) else 0
+
+
+@command.command("state")
+@click.argument("pull", type=click.IntRange(min=1), required=False)
+@click.option("--head", default="", help="The open pull request from here instead, as `owner:branch`.")
+@click.option("--repository", envvar="GITHUB_REPOSITORY", required=True, help="`owner/name`. [$GITHUB_REPOSITORY]")
+@click.option("--publish", is_flag=True, help="Write the pull request's comment and set its check.")
+def state_of(pull: int | None, head: str, repository: str, publish: bool) -> int:
+    """Tell who has consented to a pull request that touches labels, who has not, and what happens on merge.
+
+    Exit status: 0 consented or none of its business, 1 otherwise; always 0 with --publish, where the check tells.
+    """
+    if bool(pull) == bool(head):
+        raise click.UsageError("name a pull request by its number, or by --head")
+    agreed = True
+    with GitHub.from_environment(os.environ, say=_say) as client:
+        numbers = [pull] if pull else [int(row["number"]) for row in client.open_pulls(repository, head)]
+        for number in numbers:
+            found = state.read(client, repository, number)
+            page = state.publish(client, found) if publish else ""
+            verdict, why = found.check
+            agreed = agreed and verdict == "success"
+            click.echo(f"{repository}#{number}: {verdict}: {why}")
+            if page:
+                click.echo(page)
+            for finding in (*found.findings, *found.notes):
+                click.echo(text(finding), err=True)
+    if not numbers:
+        click.echo(f"no open pull request of {repository} comes from {head}")
+    return 0 if publish or agreed else EXIT_REFUSED
+
+
+_OPTIONS = (
+    click.option("--recipes", multiple=True, help="Recipes, separated by commas. [default: all of them]"),
+    click.option("--on", multiple=True, help="Events, separated by commas: release, merge. [default: release]"),
+    click.option("--resources", default="", metavar="MEMORY[,CPU]", help="What one run needs: `8 GiB,2`."),
+    click.option("--target", default="default", show_default=True, help="Which of the bakery's targets to write to."),
+    click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="When it ends. [default: in a year]"),
+    click.option("--reason", default="", help="Why, for those who review it."),
+    click.option("--repository-id", type=click.IntRange(min=1), help="GitHub's id of the feedstock. [default: asked]"),
+)
+
+
+def _wish_options(function: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@command.command("request")
+@click.argument("bakery")
+@click.argument("label")
+@folder_option
+@click.option("--forge", envvar="FEEDSTOCK_FORGE", help="`owner/name`, or a clone. [default: the template's]")
+@_wish_options
+def request_label(bakery: str, label: str, folder: Path, forge: str | None, **wish: Any) -> None:
+    """Ask a bakery for a label, from a feedstock.
+
+    Makes both halves: the request in meta.yaml and the grant in the forge, as two branches, and with GITHUB_TOKEN as
+    two linked pull requests. Asking again finds the open ones. No working tree is touched.
+    """
+    here = _clone(folder)
+    _handshake(here, here, forge or _forge_of(folder), bakery, label, here.name, wish)
+
+
+@command.command("offer")
+@click.argument("bakery")
+@click.argument("label")
+@click.argument("feedstock")
+@click.option(
+    "--forge",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="The forge's clone. [default: this folder]",
+)
+@_wish_options
+def offer_label(bakery: str, label: str, feedstock: str, folder: Path, **wish: Any) -> None:
+    """Offer a bakery's label to a feedstock, from the forge.
+
+    FEEDSTOCK is `owner/name`, or a clone's folder. Makes the same two halves as `feedstock label request`.
+    """
+    here = _clone(folder)
+    other = _other(here, feedstock)
+    name = Repository(Path(feedstock)).name if Path(feedstock).is_dir() else feedstock
+    _handshake(here, other, str(folder), bakery, label, name, wish)
+
+
+def _handshake(
+    here: Repository, feedstock: Repository, forge: str, bakery: str, label: str, name: str | None, said: dict[str, Any]
+) -> None:
+    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+    granting = _other(here, forge)
+    forge_name = granting.name or forge
+    if name is None:
+        message = f"{feedstock.folder} has no remote `origin`, so nobody knows which repository asks"
+        raise Refused(NOT_A_REPOSITORY.at(None, message, "git remote add origin URL"))
+    memory, _, cpu = said["resources"].partition(",")
+    limits = Resources.model_validate({"memory": memory.strip() or None, "cpu": _number(cpu)})
+    with GitHub.from_environment(os.environ, say=_say) as client:
+        wish = request.Wish(
+            repository=name,
+            repository_id=said["repository_id"] or _repository_id(client, name),
+            bakery=bakery,
+            label=label,
+            recipes=_words(said["recipes"]) or (ALL,),
+            events=_events(said["on"]),
+            memory=limits.memory,
+            cpu=limits.cpu,
+            target=said["target"],
+            reason=said["reason"],
+            expires=said["expires"].date() if said["expires"] else None,
+        )
+        made = request.prepare(feedstock, granting, forge_name, wish, _today())
+        if not any(half.changes for half in made.halves):
+            click.echo(f"both have consented already: see feedstock label explain {name} {bakery} {label}")
+        elif client.token:
+            for page in request.propose(client, made, server, _say):
+                click.echo(page)
+        else:
+            click.echo("\n".join(request.instructions(made, server)))
+
+
+def _words(said: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for part in said for word in part.split(",") if word.strip()))
+
+
+def _events(said: tuple[str, ...]) -> tuple[Event, ...]:
+    known = _words(said) or ("release",)
+    for word in known:
+        if word not in get_args(Event):
+            raise click.BadParameter(f"`{word}` is no event; write release, merge or both", param_hint="--on")
+    return cast(tuple[Event, ...], known)
+
+
+def _number(words: str) -> float | None:
+    try:
+        return float(words) if words.strip() else None
+    except ValueError:
+        raise click.BadParameter(f"`{words}` is no number of cores", param_hint="--resources") from None
+
+
+def _repository_id(client: GitHub, name: str) -> int:
+    if os.environ.get("GITHUB_REPOSITORY", "").lower() == name.lower() and os.environ.get("GITHUB_REPOSITORY_ID"):
+        return int(os.environ["GITHUB_REPOSITORY_ID"])
+    try:
+        return int((client.repository(name) or {}).get("id", 0))
+    except Refused as refused:
+        click.echo(text(refused.findings[0]), err=True)
+        return 0
+
+
+def _other(here: Repository, named: str) -> Repository:
+    """The other side's repository: a clone that was named, or one of our own beside the git data of this one."""
+    if Path(named).is_dir():
+        return _clone(Path(named))
+    if not re.fullmatch(r"[A-Za-z0-9-]+/(?!\.{1,2}\Z)[A-Za-z0-9._-]+", named, re.ASCII):
+        raise click.UsageError(f"`{named}` is neither a folder nor `owner/name`")
+    data = here.run("rev-parse", "--absolute-git-dir").strip()
+    mine = _clone(Path(data) / "feedstock-forge" / named)
+    return git.clone(request.clone_url(mine.server, named), mine.folder, token=mine.token, server=mine.server)
+
+
+def _clone(folder: Path) -> Repository:
+    """A clone here, with what it takes to push."""
+    token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN")
+    return Repository(folder, token, os.environ.get("GITHUB_SERVER_URL", "https://github.com"))
+
+
+def _forge_of(folder: Path) -> str:
+    """The forge whose template made this feedstock, as its answers say."""
+    answers = folder / ".copier-answers.yml"
+    said = read_yaml(answers).data if answers.exists() else {}
+    source = str(said.get("forge") or said.get("_src_path", ""))
+    match = re.search(r"([A-Za-z0-9-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?\Z", source.removeprefix("gh:"))
+    if Path(source).is_dir() and source:
+        return source
+    if not match:
+        raise click.UsageError("nobody knows which forge to ask: pass --forge OWNER/NAME")
+    return match[1]
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()

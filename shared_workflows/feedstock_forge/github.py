@@ -1,0 +1,337 @@
+"""GitHub's REST API, spoken to in one place.
+
+Reading and replacing is repeated when GitHub is busy or away; creating only when GitHub says that it did not even
+look (a rate limit), since a second pull request or comment is worse than none. API: https://docs.github.com/en/rest
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import stamina
+
+from . import __version__
+from .findings import Finding, Refused, Who, rule
+
+API = "https://api.github.com"
+PATIENCE = 60.0
+"""Seconds of retrying one request before giving up."""
+FIRST_PATIENCE = 5.0
+"""The same while GitHub has not answered once: without a network, that should not take a minute to tell."""
+PAGE = 100
+"""GitHub's own limit of rows in an answer."""
+MAX_PAGES = 100
+
+UNREACHABLE = rule("github-unreachable", "What GitHub knows cannot be asked, and nothing can be proposed there.")
+NO_TOKEN = rule("github-token-missing", "GitHub lets nobody change anything without a token.")
+UNAUTHORIZED = rule("github-unauthorized", "GitHub does not accept the token for this.", who=Who.ORGANISATION)
+NOT_FOUND = rule("github-not-found", "GitHub answers the same for what is not there and for what a token may not see.")
+LIMITED = rule("github-rate-limited", "GitHub has had enough requests for now; nothing was changed by this one.")
+REFUSED = rule("github-refused", "GitHub answered with an error that trying again does not mend.")
+
+_AWAY = frozenset({500, 502, 503, 504})
+_REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
+
+
+class Busy(Exception):  # noqa: N818 - a state, not a fault
+    """GitHub asked to come back later."""
+
+    def __init__(self, status: int, after: float | None) -> None:
+        super().__init__(f"HTTP {status}")
+        self.after = after
+
+
+class GitHub:
+    """A client of one GitHub API, with a token or without."""
+
+    def __init__(
+        self,
+        url: str = API,
+        *,
+        token: str | None = None,
+        patience: float = PATIENCE,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.token = token
+        self.patience = patience
+        self.say = say
+        self._answered = False
+        headers = {
+            "accept": "application/vnd.github+json",
+            "x-github-api-version": "2022-11-28",
+            "user-agent": f"feedstock-forge/{__version__}",
+        }
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        # A renamed repository answers with a redirect; httpx drops the token if that leads to another host.
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=10), follow_redirects=True
+        )
+
+    @classmethod
+    def from_environment(
+        cls,
+        environment: Mapping[str, str],
+        *,
+        patience: float = PATIENCE,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> GitHub:
+        """The API that ``GITHUB_API_URL`` names, with ``GITHUB_TOKEN`` or ``GH_TOKEN``."""
+        token = environment.get("GITHUB_TOKEN") or environment.get("GH_TOKEN")
+        return cls(environment.get("GITHUB_API_URL") or API, token=token or None, patience=patience, say=say)
+
+    def __enter__(self) -> GitHub:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        missing_ok: bool = False,
+    ) -> Any:
+        """Send a request, with patience, and return the parsed answer; ``None`` for a 404 that is ``missing_ok``.
+
+        Raises :class:`Refused` with a ``github-*`` finding.
+        """
+        if method != "GET" and not self.token:
+            fix = "set GITHUB_TOKEN (`export GITHUB_TOKEN=$(gh auth token)`)"
+            raise Refused(NO_TOKEN.at(None, f"there is no token for {method} {path}", fix))
+        what = f"{method} {path}"
+        patience = self.patience if self._answered else min(self.patience, FIRST_PATIENCE)
+        try:
+            for attempt in stamina.retry_context(
+                on=_backoff, attempts=None, timeout=patience, wait_initial=0.2, wait_max=20.0, wait_jitter=0.5
+            ):
+                with attempt:
+                    if attempt.num > 1:
+                        self.say(f"GitHub is busy or away; try {attempt.num} of {what}")
+                    response = self._send(method, path, body, params)
+        except Busy as error:
+            after = f" for another {error.after:.0f} s" if error.after else ""
+            fix = "run the same command again later"
+            raise Refused(LIMITED.at(None, f"GitHub limits {what}{after} ({error})", fix)) from None
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            fix = "check the network and GITHUB_API_URL, then run the same command again"
+            raise Refused(UNREACHABLE.at(None, f"{self.url} does not answer {what}: {reason}", fix)) from None
+        return self._read(response, what, missing_ok)
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, params: Mapping[str, str | int] | None
+    ) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, json=body, params=params)
+            self._answered = True
+        except httpx.ConnectError:
+            raise  # GitHub never saw it, whatever it was
+        except httpx.TransportError as error:
+            if method in _REPEATABLE:
+                raise
+            message = f"{self.url} broke off {method} {path}: {error or type(error).__name__}"
+            fix = "run the same command again: it finds what was done"
+            raise Refused(UNREACHABLE.at(None, message, fix)) from None
+        if _limited(response):
+            after = _wait(response)
+            if after is not None and after > self.patience:
+                at = time.strftime("%H:%M UTC", time.gmtime(time.time() + after))
+                fix = f"run the same command again after {at}"
+                raise Refused(LIMITED.at(None, f"GitHub limits {method} {path} for {after:.0f} s", fix))
+            raise Busy(response.status_code, after)
+        if response.status_code in _AWAY and method in _REPEATABLE:
+            raise Busy(response.status_code, None)
+        return response
+
+    def _read(self, response: httpx.Response, what: str, missing_ok: bool) -> Any:
+        status = response.status_code
+        if status < 300:
+            try:
+                return response.json() if response.content else None
+            except ValueError:
+                message = f"{what} answered something that is not JSON"
+                raise Refused(REFUSED.at(None, message, "check GITHUB_API_URL")) from None
+        if status == 404 and missing_ok:
+            return None
+        raise Refused(self._refusal(response, what))
+
+    def _refusal(self, response: httpx.Response, what: str) -> Finding:
+        said = _said(response)
+        if response.status_code in (401, 403):
+            held = "the token" if self.token else "no token"
+            fix = "set GITHUB_TOKEN to one that may (`gh auth token` prints yours)"
+            return UNAUTHORIZED.at(None, f"{what} answered {response.status_code} to {held}: {said}", fix)
+        if response.status_code == 404:
+            return NOT_FOUND.at(None, f"{what} answered 404", "check the spelling, and that the token may see it")
+        return REFUSED.at(None, f"{what} answered {response.status_code}: {said}", "mend what GitHub names")
+
+    def pages(self, path: str, params: Mapping[str, str | int] | None = None) -> Iterator[dict[str, Any]]:
+        """Every row of a list, page by page."""
+        for page in range(1, MAX_PAGES + 1):
+            rows = self.request("GET", path, params={**(params or {}), "per_page": PAGE, "page": page})
+            yield from rows
+            if len(rows) < PAGE:
+                return
+
+    def repository(self, name: str) -> dict[str, Any] | None:
+        """A repository, by its present name or one that it had; ``None`` if there is none."""
+        found: dict[str, Any] | None = self.request("GET", f"/repos/{name}", missing_ok=True)
+        return found
+
+    def fork(self, name: str) -> dict[str, Any]:
+        """The token's own fork of a repository, made if it is missing; GitHub answers before it can be pushed to."""
+        return dict(self.request("POST", f"/repos/{name}/forks", {"default_branch_only": True}))
+
+    def user(self, login: str) -> dict[str, Any] | None:
+        """A person by login; ``None`` if nobody has it."""
+        found: dict[str, Any] | None = self.request("GET", f"/users/{quote(login, safe='')}", missing_ok=True)
+        return found
+
+    def role(self, repository: str, login: str) -> str:
+        """A person's role in a repository: ``admin``, ``maintain``, ``write``, ``triage``, ``read`` or ``none``."""
+        path = f"/repos/{repository}/collaborators/{quote(login, safe='')}/permission"
+        found = self.request("GET", path, missing_ok=True)
+        return str(found["role_name"]) if found else "none"
+
+    def file(self, repository: str, path: str, ref: str | None = None) -> str | None:
+        """A text file at a ref (default: the default branch); ``None`` if there is none that is small UTF-8 text."""
+        found = self.request(
+            "GET", f"/repos/{repository}/contents/{quote(path)}", params={"ref": ref} if ref else None, missing_ok=True
+        )
+        if not isinstance(found, dict) or found.get("type") != "file" or found.get("encoding") != "base64":
+            return None
+        try:
+            return base64.b64decode(found["content"]).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+
+    def folder(self, repository: str, path: str, ref: str | None = None) -> list[str]:
+        """The names in a folder at a ref; none if it is not there."""
+        found = self.request(
+            "GET", f"/repos/{repository}/contents/{quote(path)}", params={"ref": ref} if ref else None, missing_ok=True
+        )
+        return [row["name"] for row in found] if isinstance(found, list) else []
+
+    def pull(self, repository: str, number: int) -> dict[str, Any]:
+        """A pull request."""
+        return dict(self.request("GET", f"/repos/{repository}/pulls/{number}"))
+
+    def open_pulls(self, repository: str, head: str) -> list[dict[str, Any]]:
+        """The open pull requests from ``owner:branch``."""
+        return list(self.pages(f"/repos/{repository}/pulls", {"state": "open", "head": head}))
+
+    def pull_files(self, repository: str, number: int) -> list[dict[str, Any]]:
+        """The files that a pull request changes."""
+        return list(self.pages(f"/repos/{repository}/pulls/{number}/files"))
+
+    def reviews(self, repository: str, number: int) -> list[dict[str, Any]]:
+        """The reviews of a pull request, oldest first."""
+        return list(self.pages(f"/repos/{repository}/pulls/{number}/reviews"))
+
+    def create_pull(self, repository: str, *, head: str, base: str, title: str, body: str) -> dict[str, Any]:
+        """Open a pull request."""
+        return dict(
+            self.request(
+                "POST", f"/repos/{repository}/pulls", {"head": head, "base": base, "title": title, "body": body}
+            )
+        )
+
+    def update_pull(self, repository: str, number: int, *, body: str) -> None:
+        """Replace a pull request's body."""
+        self.request("PATCH", f"/repos/{repository}/pulls/{number}", {"body": body})
+
+    def request_reviewers(self, repository: str, number: int, logins: Sequence[str]) -> None:
+        """Ask people for a review. Raises :class:`Refused` if GitHub does not know one as a collaborator."""
+        path = f"/repos/{repository}/pulls/{number}/requested_reviewers"
+        self.request("POST", path, {"reviewers": list(logins)})
+
+    def comment(self, repository: str, number: int, marker: str, body: str) -> str:
+        """Write the one comment of a pull request that starts with ``marker``, or update it; returns its page.
+
+        Only a comment of an app or of the token's own owner counts: anybody could start one with the marker.
+        """
+        mine = self._mine(repository, number, marker)
+        if mine is None:
+            made = self.request("POST", f"/repos/{repository}/issues/{number}/comments", {"body": body})
+        elif mine["body"] != body:
+            made = self.request("PATCH", f"/repos/{repository}/issues/comments/{mine['id']}", {"body": body})
+        else:
+            made = mine
+        return str(made["html_url"])
+
+    def _mine(self, repository: str, number: int, marker: str) -> dict[str, Any] | None:
+        for row in self.pages(f"/repos/{repository}/issues/{number}/comments"):
+            if not (row.get("body") or "").startswith(marker):
+                continue
+            author = row.get("user") or {}
+            if author.get("type") == "Bot" or author.get("id") == self._viewer():
+                return row
+        return None
+
+    def _viewer(self) -> int | None:
+        """The id of the person whose token this is; an app's is nobody's."""
+        try:
+            return int(self.request("GET", "/user")["id"])
+        except Refused:
+            return None
+
+    def status(self, repository: str, commit: str, *, context: str, state: str, description: str, url: str) -> None:
+        """Set a commit's status: ``pending``, ``success``, ``failure`` or ``error``."""
+        body = {"state": state, "context": context, "description": description[:140]}
+        self.request("POST", f"/repos/{repository}/statuses/{commit}", body | ({"target_url": url} if url else {}))
+
+
+def _limited(response: httpx.Response) -> bool:
+    """Whether GitHub refused for having had too many requests.
+
+    https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
+    """
+    if response.status_code == 429:
+        return True
+    headers = response.headers
+    return response.status_code == 403 and ("retry-after" in headers or headers.get("x-ratelimit-remaining") == "0")
+
+
+def _wait(response: httpx.Response) -> float | None:
+    """Seconds that GitHub asks to wait."""
+    after, reset = response.headers.get("retry-after", ""), response.headers.get("x-ratelimit-reset", "")
+    if after.isdigit():
+        return float(after)
+    return max(float(reset) - time.time(), 0.0) + 1 if reset.isdigit() else None
+
+
+def _said(response: httpx.Response) -> str:
+    """What GitHub says is wrong, its list of errors included."""
+    try:
+        answer = response.json()
+    except ValueError:
+        return response.text[:200]
+    if not isinstance(answer, dict):
+        return str(answer)[:200]
+    errors = [
+        str(error.get("message") or f"{error.get('field')} {error.get('code')}")
+        if isinstance(error, dict)
+        else str(error)
+        for error in answer.get("errors") or []
+    ]
+    return "; ".join([str(answer.get("message", "")), *errors])[:300]
+
+
+def _backoff(error: Exception) -> bool | float:
+    if isinstance(error, Busy):
+        return error.after if error.after is not None else True
+    return isinstance(error, httpx.TransportError)
