@@ -43,6 +43,9 @@ lint: setup $(ACTIONLINT) ## Style, types, workflows
 	$(ACTIONLINT)
 	$(BIN)/zizmor --quiet --offline --persona auditor .github shared_workflows
 
+bench: setup ## Measure, and write docs/performance.md anew
+	$(BIN)/python -m bench
+
 fix: setup ## Mend what can be mended by a machine
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format

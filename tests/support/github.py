@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import openapi
+from . import github_api
 from .feedstocks import git
 
 Answer = Callable[..., Any]
@@ -239,7 +239,7 @@ class GitHub:
             case "POST /statuses/{sha}":
                 self.statuses[name, at["sha"]].append(body)
                 return body
-        raise openapi.Undocumented(f"the stand-in does not know {method} {template}")
+        raise github_api.Undocumented(f"the stand-in does not know {method} {template}")
 
     def _contents(self, name: str, path: str, ref: str) -> Any:
         folder = self.folder / name
@@ -293,9 +293,9 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
                 if token and token not in state.tokens:
                     return self._send(401, {"message": "Bad credentials"})
                 try:
-                    template, at = openapi.match(self.command, parts.path, query, body)
+                    template, at = github_api.match(self.command, parts.path, query, body)
                     value = state.answer(template, self.command, at, query, body, state.tokens.get(token))
-                    status, base = openapi.example(template, self.command)
+                    status, base = github_api.example(template, self.command)
                     if isinstance(value, list) and isinstance(base, list):
                         size, page = int(query.get("per_page", 30)), int(query.get("page", 1))
                         value = value[(page - 1) * size : page * size]
@@ -303,7 +303,7 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
                         base = [{**base, "type": "file"}]
                     answer = _overlay(base, value)
                     state.problems += [
-                        f"answer to {asked}: {wrong}" for wrong in openapi.answer_errors(template, self.command, answer)
+                        f"answer to {asked}: {wrong}" for wrong in github_api.answer_errors(template, self.command, answer)
                     ]
                 except Missing as missing:
                     return self._send(missing.status, {"message": str(missing)})
