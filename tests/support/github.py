@@ -303,7 +303,8 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
                         base = [{**base, "type": "file"}]
                     answer = _overlay(base, value)
                     state.problems += [
-                        f"answer to {asked}: {wrong}" for wrong in github_api.answer_errors(template, self.command, answer)
+                        f"answer to {asked}: {wrong}"
+                        for wrong in github_api.answer_errors(template, self.command, answer)
                     ]
                 except Missing as missing:
                     return self._send(missing.status, {"message": str(missing)})
