@@ -17,6 +17,8 @@ from support.feedstocks import Feedstock
 from support.github_parser import Parsed
 
 CHECK, REGISTER = ".github/workflows/check.yml", ".github/workflows/register.yml"
+REQUEST = ".github/workflows/request-label.yml"
+STATE, REVIEW = ".github/workflows/label-state.yml", ".github/workflows/label-review.yml"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_githubs_parser_has_nothing_to_say(forge: actions.Forge, feedstock: Feed
     assert {file.path for file in ours} == {
         str(path.relative_to(forge.folder)) for path in actions.action_files(forge.folder)
     }
-    assert {file.path for file in theirs} == {CHECK, REGISTER}
+    assert {file.path for file in theirs} == {CHECK, REGISTER, REQUEST, STATE, REVIEW}
     assert {file.path: file.errors for file in [*ours, *theirs] if file.errors} == {}
 
 
@@ -104,11 +106,14 @@ def test_callers_grant_what_the_called_jobs_ask_for_and_no_more(feedstock: Feeds
     callers = 0
     for path in actions.action_files(feedstock.folder):
         for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            if "uses" not in job:
+                assert job["permissions"] == {}
+                continue
             called = actions.ROOT / job["uses"].split("@")[0].removeprefix(f"{actions.FORGE}/")
             jobs = yaml.safe_load(called.read_text(encoding="utf-8"))["jobs"].values()
             assert job["permissions"] == {key: value for item in jobs for key, value in item["permissions"].items()}
             callers += 1
-    assert callers == 2
+    assert callers == 4
 
 
 def example(name: str, action: str | None = None, **changes: Any) -> dict[str, Any]:
@@ -147,9 +152,10 @@ MATRIX: list[tuple[str, str, dict[str, Any], list[str], set[str]]] = [
     ("a pull request is opened again", "pull_request", example("pull_request", "reopened"), README, {CHECK}),
     ("a pull request is closed or merged", "pull_request", example("pull_request", "closed"), RECIPE, set()),
     ("a pull request is labelled", "pull_request", example("pull_request", "labeled"), RECIPE, set()),
-    ("a pull request from a fork", "pull_request_target", example("pull_request", "opened"), RECIPE, set()),
+    ("a pull request from a fork", "pull_request_target", example("pull_request", "opened"), RECIPE, {STATE}),
+    ("a pull request is reviewed", "pull_request_review", example("pull_request_review", "submitted"), [], {REVIEW}),
     ("a merge queue asks", "merge_group", example("merge_group", "checks_requested"), [], {CHECK}),
-    ("a person asks", "workflow_dispatch", example("workflow_dispatch"), [], {REGISTER}),
+    ("a person asks", "workflow_dispatch", example("workflow_dispatch"), [], {REGISTER, REQUEST}),
     ("a comment is made", "issue_comment", example("issue_comment", "created"), [], set()),
     ("an issue is opened", "issues", example("issues", "opened"), [], set()),
     (
@@ -172,6 +178,14 @@ def test_an_event_starts_exactly_these_workflows(
 
 
 def test_no_workflow_runs_a_strangers_code_with_rights(forge: actions.Forge, feedstock: Feedstock) -> None:
-    """``pull_request_target`` and ``workflow_run`` carry secrets to events that anybody can cause."""
+    """``pull_request_target`` and ``workflow_run`` carry rights to events that anybody can cause.
+
+    Only the state of labels needs them, to write to pull requests of forks; it checks nothing out and runs our action.
+    """
     for files in github_parser.parse(forge, forge.folder, feedstock.folder):
-        assert not [file.path for file in files if {"pull_request_target", "workflow_run"} & set(file.on)]
+        assert {file.path for file in files if {"pull_request_target", "workflow_run"} & set(file.on)} == {STATE}
+    (job,) = yaml.safe_load((actions.ROOT / STATE).read_text(encoding="utf-8"))["jobs"].values()
+    assert [step["uses"] for step in job["steps"]] == ["$/shared_workflows/label-state"]
+    (called,) = yaml.safe_load((feedstock.folder / STATE).read_text(encoding="utf-8"))["jobs"].values()
+    assert called["uses"].startswith(f"{actions.FORGE}/{STATE}@")
+    assert "secrets" not in called
