@@ -21,7 +21,7 @@ COOKIECUTTER = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8
 
 # No Jinja marks: with no_input, cookiecutter itself renders the answers that it is given.
 AWKWARD = {
-    "title": 'Größe \\n "über" alles: Schnee\'s 100 % {} <é> & 雪 — #1',
+    "title": 'Größe \\n "über" alles: Schnee\'s 100 % {} <é> & 雪 🌊 — #1',
     "provider_name": "Météo-France: l'«Institut» \\ 'x'",
     "description": "- not a list: 'quotes', \"more\", back\\slash, {braces} and [brackets]",
 }
