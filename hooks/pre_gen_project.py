@@ -22,6 +22,12 @@ if not (forge / "template").is_dir() or not any(path.is_dir() for path in forge.
 found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=forge, capture_output=True, text=True)
 commit = found.stdout.strip() if (forge / ".git").exists() else ""
 
+# Only a clone that a person works in can hold more than its commit: the tree would claim a commit that it is not from.
+parts = ("template", "hooks", "copier.yml", "cookiecutter.json")
+changed = ["git", "status", "--porcelain", "--", *parts]
+if commit and subprocess.run(changed, cwd=forge, capture_output=True, text=True, check=True).stdout:
+    sys.exit("The template holds changes that no commit holds: commit them first, or nothing can be pinned to them.")
+
 environment = jinja2.Environment()  # noqa: S701 - it renders sentences for a terminal, not HTML
 environment.filters["regex_search"] = lambda value, pattern: (re.search(pattern, value) or [None])[0]
 environment.filters["regex_replace"] = lambda value, pattern, new: re.sub(pattern, new, value)

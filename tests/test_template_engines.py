@@ -105,6 +105,14 @@ def test_a_template_without_its_symbolic_link_fails_with_a_sentence(tmp_path, ca
     assert "lost its symbolic link" in capfd.readouterr().err
 
 
+def test_a_template_with_uncommitted_changes_cannot_be_pinned_and_says_so(tmp_path, capfd):
+    forge = templates.release(tmp_path / "forge")
+    (forge / "template/README.md").write_text("not committed", encoding="utf-8")
+    with pytest.raises(FailedHookException):
+        bake(forge, tmp_path, templates.ANSWERS)
+    assert "commit them first" in capfd.readouterr().err
+
+
 def test_both_engines_ask_the_same_questions_with_the_same_help():
     asked = [name for name in COOKIECUTTER if not name.startswith("_") and name != "feedstock_name"]
     assert asked == list(QUESTIONS)
