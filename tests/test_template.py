@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import copier
+import icechunk
+import pandas as pd
 import pytest
+import xarray as xr
 import yaml
 
 from feedstock_forge import lint
@@ -55,6 +58,32 @@ def test_actionlint_finds_nothing(feedstock):
 
 def test_its_own_test_passes(feedstock):
     passes(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=feedstock)
+
+
+def written(dataset, store):
+    source = str(dataset)
+    if store == "icechunk":
+        source = icechunk.Repository.open(icechunk.local_filesystem_storage(source)).readonly_session("main").store
+    return xr.open_zarr(source, consolidated=False)["sst"].values.tolist()
+
+
+@pytest.mark.parametrize("store", ["icechunk", "zarr"])
+def test_its_recipe_runs_pruned_once_its_inputs_are_named(forge, tmp_path, store):
+    folder = tmp_path / "noaa-oisst-feedstock"
+    answers = templates.ANSWERS | {"kind": "xarray", "store": store}
+    copier.run_copy(str(forge), folder, data=answers, defaults=True, quiet=True)
+    inputs = [str(tmp_path / f"{month}.nc") for month in (1, 2, 3)]
+    for month, path in enumerate(inputs, 1):
+        time = pd.date_range(f"2020-{month:02}-01", periods=2)
+        xr.Dataset({"sst": ("time", [month, month + 0.5])}, coords={"time": time}).to_netcdf(path)
+    recipe = folder / "feedstock/recipe.py"
+    text = recipe.read_text(encoding="utf-8")
+    named, count = re.subn(r"(?s)INPUTS = \[.*?\n\]", lambda _: f"INPUTS = {inputs}", text)
+    assert count == 1
+    recipe.write_text(named, encoding="utf-8")
+    passes(TOOLS / "feedstock", "run", "--prune", cwd=folder)
+    (dataset,) = (folder / "datasets").rglob(f"*.{store}")
+    assert written(dataset, store) == [1, 1.5, 2, 2.5]  # a pruned run takes two inputs
 
 
 def test_what_comes_from_the_forge_is_pinned_to_the_templates_commit(forge, feedstock):
