@@ -26,6 +26,7 @@ AWKWARD = {
     "description": "- not a list: 'quotes', \"more\", back\\slash, {braces} and [brackets]",
 }
 MANY = "Ada Lovelace @ada 0000-0001-5999-4917; Łukasz O'Brien @lob;Zoë @zoe-1 0000-0002-1825-0097"
+MANY += "".join(f"; Person {n} @p{n}" for n in range(40))
 MATRIX = [
     {"kind": "xarray", "store": "icechunk"},
     {"kind": "xarray", "store": "zarr", **AWKWARD},

@@ -10,7 +10,7 @@ from feedstock_forge.bake import bake
 # The source files, oldest first. New ones are added at the end: a merge appends them to the dataset.
 INPUTS = [
     f"https://data.example.org/{{ cookiecutter.id }}/{year}-{month:02}.nc"
-    for year in range(2020, 2024)
+    for year in range(2020, 2024)  # 2020 to 2023
     for month in range(1, 13)
 ]
 
