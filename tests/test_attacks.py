@@ -347,7 +347,7 @@ def honest(feedstock: Feedstock) -> dict[str, Any]:
         "dataset_version": "1.0",
         "title": "Sea surface temperature",
         "recipes": [{"id": "sst"}],
-        "bakeries": [{"bakery": "local", "label": "dev", "on": ["release"], "target": "default"}],
+        "bakeries": [{"bakery": "local", "label": "dev", "on": ["release", "merge"], "target": "default"}],
     }
 
 
@@ -364,16 +364,20 @@ PLANS: dict[str, tuple[Any, str]] = {
     "with a version that leaves the dataset's folder": ({"dataset_version": "../../other"}, "plan-unreadable"),
     "with a store that nobody knows": ({"stores": {"sst": "../x"}}, "plan-unreadable"),
     "with a target that nobody described": (
-        {"bakeries": [{"bakery": "local", "label": "dev", "on": ["release"], "target": "s3://evil"}]},
-        "target-unknown",
+        {"bakeries": [{"bakery": "local", "label": "dev", "on": ["release", "merge"], "target": "s3://evil"}]},
+        "plan-other-meta",
     ),
     "with a bakery that is a path": (
-        {"bakeries": [{"bakery": "../../evil", "label": "dev", "on": ["release"], "target": "default"}]},
-        "bakery-unknown",
+        {"bakeries": [{"bakery": "../../evil", "label": "dev", "on": ["release", "merge"], "target": "default"}]},
+        "plan-other-meta",
     ),
     "that asks for more than the label allows": (
-        {"bakeries": [{"bakery": "local", "label": "dev", "on": ["release"], "target": "default", "memory": 2**50}]},
-        "resources-over-limit",
+        {
+            "bakeries": [
+                {"bakery": "local", "label": "dev", "on": ["release", "merge"], "target": "default", "memory": 2**50}
+            ]
+        },
+        "plan-other-meta",
     ),
     "with two recipes of one dataset": ({"recipes": [{"id": "sst"}, {"id": "SST"}]}, "plan-unreadable"),
     "with a million recipes": ({"recipes": [{"id": f"r{number}"} for number in range(20_000)]}, "plan-unreadable"),
