@@ -127,6 +127,10 @@ def with_keys(base, fragment):
 
 def findings(forge, arguments):
     feedstock = forge / "noaa-oisst-feedstock"
+    if not (feedstock / ".git").exists():
+        (feedstock / ".git").mkdir()
+        origin = '[remote "origin"]\n\turl = https://github.com/pangeo-forge/noaa-oisst-feedstock.git\n'
+        (feedstock / ".git" / "config").write_text(origin, encoding="utf-8")
     release, paths = None, [forge, feedstock]
     if arguments[:1] == ["--release"]:
         release = arguments[1]

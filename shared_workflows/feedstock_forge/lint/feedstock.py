@@ -83,15 +83,14 @@ def _named(path: Path, options: Options) -> str:
 
 
 def repository_of(folder: Path) -> str | None:
-    """``owner/name`` from git's configuration, else the name of a folder called ``…-feedstock``; None if neither."""
+    """``owner/name`` from git's configuration; None where there is no remote: a folder may have any name."""
     try:
         config = read_text(folder / ".git" / "config")
     except Refused:
         config = ""
     if (origin := _ORIGIN.search(config)) and (match := _REPOSITORY.search(origin[1])):
         return f"{match[1]}/{match[2]}"
-    name = folder.resolve().name
-    return name if name.endswith("-feedstock") else None
+    return None
 
 
 def _lint_meta(
