@@ -7,19 +7,9 @@ import pytest
 
 from feedstock_forge import lint
 from support.feedstocks import git
+from support.templates import ANSWERS
 
 ROOT = Path(__file__).parents[1]
-
-ANSWERS = {
-    "id": "noaa-oisst",
-    "title": "NOAA Optimum Interpolated SST",
-    "description": "Daily sea surface temperature",
-    "provider_name": "NOAA NCEI",
-    "provider_url": "https://www.ncei.noaa.gov/products/optimum-interpolation-sst",
-    "license": "CC0-1.0",
-    "maintainers": "Ada Lovelace @ada 0000-0001-5999-4917",
-    "forge": "ocean-forge/forge",
-}
 
 
 @pytest.fixture(scope="module")

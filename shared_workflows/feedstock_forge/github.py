@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import stamina
 
 from . import __version__
 from .findings import Finding, Refused, Who, rule
+from .retries import Busy, attempts
 
 API = "https://api.github.com"
 PATIENCE = 60.0
@@ -38,14 +38,6 @@ REFUSED = rule("github-refused", "GitHub answered with an error that trying agai
 
 _AWAY = frozenset({500, 502, 503, 504})
 _REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
-
-
-class Busy(Exception):  # noqa: N818 - a state, not a fault
-    """GitHub asked to come back later."""
-
-    def __init__(self, status: int, after: float | None) -> None:
-        super().__init__(f"HTTP {status}")
-        self.after = after
 
 
 class GitHub:
@@ -115,9 +107,7 @@ class GitHub:
         what = f"{method} {path}"
         patience = self.patience if self._answered else min(self.patience, FIRST_PATIENCE)
         try:
-            for attempt in stamina.retry_context(
-                on=_backoff, attempts=None, timeout=patience, wait_initial=0.2, wait_max=20.0, wait_jitter=0.5
-            ):
+            for attempt in attempts(patience, longest=20.0):
                 with attempt:
                     if attempt.num > 1:
                         self.say(f"GitHub is busy or away; try {attempt.num} of {what}")
@@ -329,9 +319,3 @@ def _said(response: httpx.Response) -> str:
         for error in answer.get("errors") or []
     ]
     return "; ".join([str(answer.get("message", "")), *errors])[:300]
-
-
-def _backoff(error: Exception) -> bool | float:
-    if isinstance(error, Busy):
-        return error.after if error.after is not None else True
-    return isinstance(error, httpx.TransportError)

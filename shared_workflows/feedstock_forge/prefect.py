@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import stamina
 
 from .findings import Refused, Who, rule
+from .retries import Busy, attempts
 
 NO_URL = rule("prefect-url-missing", "There is no telling which Prefect server to speak to.", who=Who.ORGANISATION)
 UNREACHABLE = rule("prefect-unreachable", "Nothing can be registered while Prefect does not answer.")
@@ -34,17 +34,7 @@ AT_ONCE = 100
 """Runs created by one request: Prefect's own limit."""
 _BULK_TRIES = 6
 
-stamina.instrumentation.set_on_retry_hooks([])  # what is retried is said by `say`, not logged a second time
-
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class Busy(Exception):  # noqa: N818 - a state, not a fault
-    """Prefect asked to come back later."""
-
-    def __init__(self, status: int, after: float | None) -> None:
-        super().__init__(f"HTTP {status}")
-        self.after = after
 
 
 class Prefect:
@@ -136,9 +126,7 @@ class Prefect:
         """
         patience = self.patience if self._answered else min(self.patience, FIRST_PATIENCE)
         try:
-            for attempt in stamina.retry_context(
-                on=_backoff, attempts=None, timeout=patience, wait_initial=0.2, wait_max=10.0, wait_jitter=0.5
-            ):
+            for attempt in attempts(patience, longest=10.0):
                 with attempt:
                     if attempt.num > 1:
                         self.say(f"Prefect is busy or away; try {attempt.num} of {method} {path}")
@@ -305,12 +293,6 @@ def wait_until_healthy(url: str, seconds: float, *, poll: float = 0.25) -> bool:
                 pass
             time.sleep(poll)
     return False
-
-
-def _backoff(error: Exception) -> bool | float:
-    if isinstance(error, Busy):
-        return error.after if error.after is not None else True
-    return isinstance(error, httpx.TransportError)
 
 
 def _retry_after(response: httpx.Response) -> float | None:
