@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from feedstock_forge import lifecycle, lint
+from feedstock_forge.git import Repository
 from feedstock_forge.lifecycle import State
+from feedstock_forge.template import fetched
 from support import templates
 from support.feedstocks import git
 
@@ -60,7 +62,7 @@ def edited(feedstock):
 
 
 def update(forge, *feedstocks, **options):
-    with lifecycle.fetched(str(forge), options.pop("version", None)) as template:
+    with fetched(str(forge), options.pop("version", None)) as template:
         return list(lifecycle.update(feedstocks, template, **options))
 
 
@@ -101,16 +103,23 @@ def test_what_both_changed_stays_the_persons_and_is_named(forge, feedstock):
     (outcome,) = update(forge, feedstock)
     assert outcome.conflicts == ("README.md",)
     git(feedstock, "checkout", "--quiet", outcome.branch)
-    assert "## How we release" in (feedstock / "README.md").read_text(encoding="utf-8")
+    readme = (feedstock / "README.md").read_text(encoding="utf-8")
+    assert "## How we release" in readme
+    assert "<<<<<<<" not in readme
     assert "workflow_dispatch" in (feedstock / ".github/workflows/check.yml").read_text(encoding="utf-8")
     assert "left as they are here:\n- README.md" in git(feedstock, "log", "-1", "--format=%B")
     assert lint.lint([feedstock], lint.Options()).findings == []
 
 
-def test_a_conflict_that_copier_leaves_inline_is_refused_by_lint(forge, feedstock):
+def test_a_conflict_is_shown_as_copier_leaves_it_inline_which_lint_refuses(forge, feedstock):
     edit(feedstock / "README.md", "## Release it", "## How we release")
     templates.commit(feedstock)
+    here = Repository(feedstock)
+    with fetched(str(forge)) as template:
+        merged = lifecycle.merge(here, "HEAD", lifecycle.recorded(here, "HEAD", "answers"), template)
     copier.run_update(feedstock, defaults=True, quiet=True, overwrite=True)
+    (conflict,) = merged.conflicts
+    assert conflict.text == (feedstock / "README.md").read_text(encoding="utf-8")
     assert not list(feedstock.rglob("*.rej"))
     assert [found.id for found in lint.lint([feedstock], lint.Options()).findings] == ["conflict-marker"]
 
@@ -132,11 +141,15 @@ def test_a_dry_run_says_what_would_change_and_makes_no_branch(forge, feedstock):
 def test_one_bad_feedstock_does_not_stop_the_others(forge, feedstock, tmp_path):
     broken = Path(shutil.copytree(feedstock, tmp_path / "broken"))
     edit(broken / ".copier-answers.yml", "v1.0.0", "v0.0.1")
+    templates.commit(broken)
     bare = tmp_path / "bare"
     bare.mkdir()
     outcomes = update(forge, broken, bare, feedstock, jobs=2)
     assert [outcome.state for outcome in outcomes] == [State.REFUSED, State.REFUSED, State.UPDATED]
-    assert [outcome.findings[0].id for outcome in outcomes[:2]] == ["template-version-unknown", "file-missing"]
+    assert [outcome.findings[0].id for outcome in outcomes[:2]] == [
+        "template-version-unknown",
+        "feedstock-not-committed",
+    ]
 
 
 def test_a_feedstock_inside_another_repository_is_refused_and_that_one_stays_as_it_was(forge, feedstock, tmp_path):

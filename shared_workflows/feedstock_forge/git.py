@@ -41,6 +41,11 @@ class Repository:
         done = self._run(arguments, None, None)
         return None if done.returncode else done.stdout.decode("utf-8", "surrogateescape").strip()
 
+    def attempt(self, *arguments: str) -> tuple[int, bytes]:
+        """Git's status and what it prints, for commands that answer with the status."""
+        done = self._run(arguments, None, None)
+        return done.returncode, done.stdout
+
     def _output(self, arguments: tuple[str, ...], stdin: str | None, environment: Mapping[str, str] | None) -> bytes:
         done = self._run(arguments, stdin, environment)
         if done.returncode:
@@ -64,7 +69,7 @@ class Repository:
         try:
             return subprocess.run(
                 ["git", "-C", str(self.folder), *arguments],
-                input=(stdin or "").encode(),
+                input=(stdin or "").encode("utf-8", "surrogateescape"),
                 env=os.environ | extra,
                 capture_output=True,
                 check=False,
@@ -107,6 +112,10 @@ class Repository:
             return self._output(("cat-file", "blob", f"{commit}:{path}"), None, None).decode("utf-8")
         except UnicodeDecodeError:
             raise Refused(NO_FILE.at(None, f"{path} is not UTF-8 at {commit[:12]}", "save it as UTF-8")) from None
+
+    def blob(self, name: str) -> bytes:
+        """The content of a blob. Raises :class:`Refused` if it is not here."""
+        return self._output(("cat-file", "blob", name), None, None)
 
     def extract(self, commit: str, folder: str, into: Path) -> None:
         """Write the files below a folder at a commit into ``into``; nothing leaves it, whatever the tree holds."""

@@ -8,47 +8,43 @@ the same command goes on with the feedstocks that have none.
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypeVar
 
 from .findings import Finding, Place, Refused, Who, rule
-from .yaml_file import read_yaml
-
-ANSWERS = ".copier-answers.yml"
-USERS = ("feedstock", "tests")
-"""What is the user's after generation: no update touches it. copier.yml's `_skip_if_exists` says the same to Copier."""
+from .git import Repository
+from .template import ANSWERS, Template
+from .yaml_file import parse_yaml
 
 BRANCH = "template/"
 
 NO_ANSWERS = rule("answers-missing", "An update repeats the recorded answers.", who=Who.MAINTAINER)
-NO_TEMPLATE = rule("template-unreachable", "An update compares two versions of the template.", who=Who.MAINTAINER)
-NO_VERSION = rule("template-version-unknown", "An update compares two versions of the template.", who=Who.MAINTAINER)
-NEW_QUESTION = rule("answers-refused", "The template has a new question, or refuses an old answer.", who=Who.MAINTAINER)
 NO_REPOSITORY = rule("feedstock-not-committed", "An update is a branch on top of a commit.", who=Who.MAINTAINER)
+FAILED = rule("update-failed", "This feedstock stays as it is; the others go on.", who=Who.MAINTAINER)
 
-_GITHUB = re.compile(r"(?:^gh:|github\.com[:/])([\w.-]+/[\w.-]+?)(?:\.git)?/*$", re.ASCII)
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "Feedstock Forge",
     "GIT_AUTHOR_EMAIL": "feedstock-forge@users.noreply.github.com",
     "GIT_COMMITTER_NAME": "Feedstock Forge",
     "GIT_COMMITTER_EMAIL": "feedstock-forge@users.noreply.github.com",
 }
+_ABSENT = "0" * 40
+
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 
 class State(StrEnum):
     """How it went with one feedstock."""
 
     CURRENT = "current"
+    AHEAD = "ahead"  # it has a newer version than this one
     WAITING = "waiting"  # its branch is there from an earlier run
     PLANNED = "planned"  # what a dry run says
     UPDATED = "updated"
@@ -70,205 +66,245 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """A clone of the template's repository, and the commit to update to."""
+class Recorded:
+    """What a feedstock's answers say at a commit."""
 
-    clone: Path
-    commit: str
-    version: str
+    text: str
+    answers: dict[str, Any]
+    place: Place
 
-    def resolve(self, version: str, place: Place) -> str:
-        """The commit of a version. Raises :class:`Refused` if the template's history does not hold it."""
-        # `git describe` names a commit after a tag v1.0.0-3-gabc1234; rev-parse reads that as it reads a tag.
-        done = _run(self.clone, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{version}^{{commit}}")
-        if done.returncode:
-            message = f"the template's history does not hold the version {version}"
-            raise Refused(NO_VERSION.at(place, message, "run `copier recopy` in the feedstock, which needs no history"))
-        return done.stdout.strip()
+    @property
+    def version(self) -> str:
+        """The template's version that the feedstock has."""
+        return str(self.answers["_commit"])
 
-    def changes(self, since: str) -> list[str]:
-        """What changed in the template since a commit: the subjects of its commits, newest first."""
-        log = _git(
-            self.clone, "log", "--no-merges", "--format=%s", f"{since}..{self.commit}", "--", "template", "copier.yml"
-        )
-        return log.splitlines()
+    @property
+    def source(self) -> str:
+        """Where its template came from."""
+        return str(self.answers["_src_path"])
 
 
-@contextmanager
-def fetched(address: str, version: str | None = None) -> Iterator[Template]:
-    """The template at an address, at ``version`` or else its newest release (its head if there is none).
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A file that the feedstock and the template changed in the same lines, or that one of them removed."""
 
-    Raises :class:`Refused` if it cannot be cloned or does not hold the version.
-    """
-    url = re.sub(r"^gh:", "https://github.com/", address)
-    with tempfile.TemporaryDirectory(prefix="feedstock-template-") as scratch:
-        clone = Path(scratch, "template")
-        done = _run(Path(scratch), "clone", "--quiet", "--", url, str(clone))
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["git says nothing"])[-1]
-            raise Refused(NO_TEMPLATE.at(None, f"cannot clone {address}: {reason}", "pass --template ADDRESS"))
-        releases = _git(clone, "tag", "--list", "v[0-9]*", "--sort=-version:refname").splitlines()
-        wanted = version or next((tag for tag in releases if "-" not in tag), "HEAD")
-        commit = Template(clone, "", "").resolve(wanted, Place(address))
-        yield Template(clone, commit, _git(clone, "describe", "--tags", "--always", commit))
+    path: str
+    text: str
+    """As `copier update` would leave it, with both sides between markers; empty if that cannot be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """An update as a tree in the feedstock's repository; nothing refers to it yet."""
+
+    tree: str
+    since: str
+    """The template's version that the feedstock has, as it is recorded."""
+    old: str
+    """Its commit."""
+    files: tuple[str, ...]
+    conflicts: tuple[Conflict, ...]
 
 
 def update(folders: Iterable[Path], template: Template, *, dry_run: bool = False, jobs: int = 1) -> Iterator[Outcome]:
     """Update feedstocks, several at a time; an outcome for each, in their order. Never raises for one feedstock."""
-    work = [(folder, template, dry_run) for folder in folders]
-    if jobs == 1 or len(work) < 2:
-        yield from map(_one, work)
-        return
-    with ProcessPoolExecutor(min(jobs, len(work))) as pool:
-        yield from pool.map(_one, work)
+
+    def one(folder: Path) -> Outcome:
+        return guarded(lambda: _update(folder, template, dry_run), lambda found: _refused(folder, found))
+
+    yield from together(one, list(folders), jobs)
+
+
+def together(work: Callable[[One], Other], over: Sequence[One], jobs: int) -> Iterator[Other]:
+    """The results of ``work``, in the order of ``over``; what has not begun when the reader stops never does.
+
+    Threads are enough: nearly all of the work waits for git or for GitHub.
+    """
+    with ThreadPoolExecutor(max(1, min(jobs, len(over)))) as pool:
+        futures = [pool.submit(work, item) for item in over]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def guarded(work: Callable[[], One], refused: Callable[[tuple[Finding, ...]], One]) -> One:
+    """What ``work`` returns, or what ``refused`` makes of its findings: whatever goes wrong, the others go on."""
+    try:
+        return work()
+    except Refused as error:
+        return refused(error.findings)
+    except Exception as error:
+        if os.environ.get("FEEDSTOCK_DEBUG"):
+            raise
+        fix = "run it again for this one as `feedstock --debug update …`, and open an issue with what it prints"
+        return refused((FAILED.at(None, f"{type(error).__name__}: {error}", fix),))
+
+
+def _refused(folder: Path, findings: tuple[Finding, ...]) -> Outcome:
+    return Outcome(folder, State.REFUSED, findings=findings)
 
 
 def source(folder: Path) -> str:
     """Where a feedstock's template came from. Raises :class:`Refused` if its answers do not say."""
-    return str(_answers(folder)["_src_path"])
+    return recorded(_committed(folder), "HEAD", str(folder / ANSWERS)).source
 
 
-def _one(work: tuple[Path, Template, bool]) -> Outcome:
-    folder, template, dry_run = work
-    try:
-        return _update(folder, template, dry_run)
-    except Refused as refused:
-        return Outcome(folder, State.REFUSED, findings=refused.findings)
+def recorded(repository: Repository, commit: str, file: str) -> Recorded:
+    """The answers of a feedstock at a commit; ``file`` is what a finding calls them.
+
+    Raises :class:`Refused` if they are missing or do not say which version of which template it has.
+    """
+    return parsed(repository.read(commit, ANSWERS), file)
+
+
+def parsed(text: str, file: str) -> Recorded:
+    """Answers from their text, as :func:`recorded`."""
+    data = parse_yaml(text, Path(file)).data
+    for key in ("_commit", "_src_path"):
+        if not isinstance(data, dict) or not isinstance(data.get(key), str):
+            fix = "run `copier recopy` in the feedstock"
+            raise Refused(NO_ANSWERS.at(Place(file), f"{ANSWERS} has no `{key}`", fix))
+    return Recorded(text, dict(data), Place(file))
+
+
+def _committed(folder: Path) -> Repository:
+    """The repository in a folder. A folder inside another one is refused: it would get its branch there."""
+    repository = Repository(folder)
+    top = repository.ask("rev-parse", "--show-cdup")
+    if top is None or top or repository.ask("cat-file", "-e", f"HEAD:{ANSWERS}") is None:
+        message = f"{folder} is not a repository of its own with {ANSWERS} committed"
+        raise Refused(NO_REPOSITORY.at(Place(str(folder)), message, "run `git init`, `git add --all` and `git commit`"))
+    return repository
 
 
 def _update(folder: Path, template: Template, dry_run: bool) -> Outcome:
-    answers = _answers(folder)
-    place = Place(str(folder / ANSWERS))
-    old = template.resolve(str(answers["_commit"]), place)
-    if old == template.commit:
-        return Outcome(folder, State.CURRENT, template.version)
-    # A folder inside another repository would get its branch there.
-    top = _run(folder, "rev-parse", "--show-cdup")
-    if top.returncode or top.stdout.strip() or _run(folder, "cat-file", "-e", f"HEAD:{ANSWERS}").returncode:
-        message = f"{folder} is not a repository of its own with {ANSWERS} committed"
-        raise Refused(NO_REPOSITORY.at(Place(str(folder)), message, "run `git init`, `git add --all` and `git commit`"))
+    repository = _committed(folder)
+    now = recorded(repository, "HEAD", str(folder / ANSWERS))
+    if state := standing(now, template):
+        return Outcome(folder, state, template.version if state is State.CURRENT else now.version)
     branch = f"{BRANCH}{template.version}"
-    if not _run(folder, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}").returncode:
+    if repository.resolve(f"refs/heads/{branch}"):
         return Outcome(folder, State.WAITING, template.version, branch)
-    head = _git(folder, "rev-parse", "HEAD")
-    recorded = _git(folder, "show", f"{head}:{ANSWERS}") + "\n"
+    head = repository.run("rev-parse", "HEAD").strip()
+    merged = merge(repository, head, now, template)
+    left = tuple(conflict.path for conflict in merged.conflicts)
+    if not dry_run:
+        commit = committed(repository, merged, head, template)
+        repository.run("update-ref", f"refs/heads/{branch}", commit, _ABSENT)
+    state = State.PLANNED if dry_run else State.UPDATED
+    return Outcome(folder, state, template.version, branch, merged.files, left)
+
+
+def standing(now: Recorded, template: Template) -> State | None:
+    """``CURRENT`` or ``AHEAD`` where there is nothing to do; else ``None``."""
+    old = template.resolve(now.version, now.place)
+    if old == template.commit:
+        return State.CURRENT
+    return State.AHEAD if template.is_older(old) else None
+
+
+def merge(repository: Repository, head: str, now: Recorded, template: Template) -> Merged:
+    """Merge what the template changed since the recorded version into the tree of a commit.
+
+    Raises :class:`Refused` if the template cannot be rendered with the recorded answers.
+    """
+    old = template.resolve(now.version, now.place)
     with tempfile.TemporaryDirectory(prefix="feedstock-update-") as scratch:
         trees = []
         for name, commit in (("old", old), ("new", template.commit)):
-            rendered = Path(scratch, name)
-            _render(template.clone, commit, rendered, answers, place)
-            text = recorded if name == "old" else _carried(rendered / ANSWERS, answers, recorded)
-            (rendered / ANSWERS).write_text(text, encoding="utf-8")
-            trees.append(_tree(folder, rendered, Path(scratch, f"{name}.index")))
-        merged, conflicts = _merge(folder, trees[0], f"{head}^{{tree}}", trees[1], Path(scratch, "merged.index"))
-    files = tuple(_git(folder, "diff-tree", "-r", "--name-only", "--no-renames", head, merged).splitlines())
-    if dry_run:
-        return Outcome(folder, State.PLANNED, template.version, branch, files, conflicts)
-    message = describe(template, old, str(answers["_commit"]), files, conflicts)
-    commit = _commit(folder, merged, [head], message)
-    _git(folder, "update-ref", f"refs/heads/{branch}", commit, "0" * 40)
-    return Outcome(folder, State.UPDATED, template.version, branch, files, conflicts)
+            rendered = template.render(commit, now.answers, now.text, now.place)
+            trees.append(_tree(repository, rendered, Path(scratch, name), now.text if name == "old" else None))
+        tree, conflicts = _merge(repository, trees[0], f"{head}^{{tree}}", trees[1], Path(scratch))
+    changed = repository.run("diff-tree", "-r", "-z", "--name-only", "--no-renames", head, tree).split("\0")
+    return Merged(tree, now.version, old, tuple(filter(None, changed)), conflicts)
 
 
-def describe(template: Template, old: str, since: str, files: Iterable[str], conflicts: Iterable[str]) -> str:
+def committed(repository: Repository, merged: Merged, head: str, template: Template) -> str:
+    """The commit of an update on top of ``head``; no branch has it yet."""
+    return _commit(repository, merged.tree, [head], describe(template, merged))
+
+
+def describe(template: Template, merged: Merged) -> str:
     """The message of an update's commit: its changelog, its files, and what is left to a person."""
-    lines = [f"Update the template from {since} to {template.version}", "", "Changes:"]
-    lines += [f"- {subject}" for subject in template.changes(old)] or ["- none in the template itself"]
-    lines += ["", "Files:", *(f"- {name}" for name in files)]
-    if left := list(conflicts):
-        lines += ["", "Changed here and in the template, left as they are here:", *(f"- {name}" for name in left)]
+    lines = [f"Update the template from {merged.since} to {template.version}", "", "Changes:"]
+    lines += [f"- {subject}" for subject in template.changes(merged.old)] or ["- none in the template itself"]
+    lines += ["", "Files:", *(f"- {name}" for name in merged.files)]
+    if merged.conflicts:
+        lines += ["", "Changed here and in the template, left as they are here:"]
+        lines += [f"- {conflict.path}" for conflict in merged.conflicts]
     return "\n".join(lines) + "\n"
 
 
-def _answers(folder: Path) -> dict[str, Any]:
-    document = read_yaml(folder / ANSWERS, within=folder)
-    for key in ("_commit", "_src_path"):
-        if not isinstance(document.data.get(key), str):
-            fix = "run `copier recopy` in the feedstock"
-            raise Refused(NO_ANSWERS.at(Place(str(document.path)), f"{ANSWERS} has no `{key}`", fix))
-    return dict(document.data)
+def _tree(repository: Repository, rendered: Path, index: Path, answers: str | None) -> str:
+    """The rendered files as a tree in the feedstock's own repository, with its own ``answers`` if they are given."""
+    environment = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(rendered), "GIT_DIR": _git_dir(repository)}
+    work = Repository(rendered)
+    work.run("add", "--all", "--force", ".", environment=environment)
+    if answers is not None:
+        blob = work.run("hash-object", "-w", "--stdin", stdin=answers, environment=environment).strip()
+        work.run("update-index", "--cacheinfo", f"100644,{blob},{ANSWERS}", environment=environment)
+    return work.run("write-tree", environment=environment).strip()
 
 
-def _render(clone: Path, commit: str, into: Path, answers: dict[str, Any], place: Place) -> None:
-    import copier
-
-    data = {key: value for key, value in answers.items() if not key.startswith("_")}
-    # The address that the answers record decides, not that of this clone.
-    if origin := _GITHUB.search(answers["_src_path"]):
-        data["forge"] = origin[1]
-    try:
-        copier.run_copy(str(clone), into, data=data, vcs_ref=commit, defaults=True, quiet=True)
-    except ValueError as error:  # Copier's own: a validator's words, or a question without answer and default
-        fix = "run `copier update` in the feedstock, which asks"
-        raise Refused(NEW_QUESTION.at(place, str(error), fix)) from error
-    for name in USERS:
-        for path in sorted((into / name).rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-
-
-def _carried(path: Path, answers: dict[str, Any], recorded: str) -> str:
-    """The new answers, with the address as the feedstock has it."""
-    new = yaml.safe_load(path.read_text(encoding="utf-8")) | {"_src_path": answers["_src_path"]}
-    if "forge" not in answers and _GITHUB.search(answers["_src_path"]):
-        new.pop("forge", None)
-    comments = "".join(line for line in recorded.splitlines(keepends=True) if line.startswith("#"))
-    return comments + yaml.dump(new, indent=4, allow_unicode=True, default_flow_style=False)
-
-
-def _tree(folder: Path, rendered: Path, index: Path) -> str:
-    """The rendered files as a tree in the feedstock's own repository."""
-    environment = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(rendered), "GIT_DIR": _git_dir(folder)}
-    _git(rendered, "add", "--all", "--force", ".", environment=environment)
-    return _git(rendered, "write-tree", environment=environment)
-
-
-def _merge(folder: Path, base: str, ours: str, theirs: str, index: Path) -> tuple[str, tuple[str, ...]]:
-    """Merge three trees: the merged one, and the files in conflict, which are in it as in ``ours``, without markers."""
+def _merge(
+    repository: Repository, base: str, ours: str, theirs: str, scratch: Path
+) -> tuple[str, tuple[Conflict, ...]]:
+    """Merge three trees: the merged one, in which the feedstock's lines win, and the files where they had to."""
     # Two commits on top of the base, since git before 2.45 takes no trees here, and before 2.40 no base.
-    parent = _commit(folder, base, [], "base")
-    sides = [_commit(folder, tree, [parent], "side") for tree in (ours, theirs)]
-    done = _run(folder, "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", *sides)
-    if done.returncode not in (0, 1):
-        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
-    tree, *names = done.stdout.split("\0")
-    conflicts = tuple(sorted({name for name in names if name}))
-    if not conflicts:
+    parent = _commit(repository, base, [], "base")
+    sides = [_commit(repository, tree, [parent], "side") for tree in (ours, theirs)]
+    status, said = repository.attempt("merge-tree", "--write-tree", "-z", "--no-messages", *sides)
+    tree, *rows = said.decode("utf-8", "surrogateescape").split("\0")
+    if status == 0:
         return tree, ()
-    environment = {"GIT_INDEX_FILE": str(index), "GIT_DIR": _git_dir(folder)}
-    _git(folder, "read-tree", tree, environment=environment)
-    removed = "".join(f"0 {'0' * 40}\t{name}\0" for name in conflicts)
-    kept = _git(folder, "ls-tree", "-r", "-z", "--full-tree", ours, "--", *conflicts)
-    _git(folder, "update-index", "-z", "--index-info", environment=environment, given=removed + kept)
-    return _git(folder, "write-tree", environment=environment), conflicts
+    if status != 1:
+        raise Refused(FAILED.at(None, f"git merge-tree ended with {status}", "update git to 2.38 or newer"))
+    stages: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)
+    for row in filter(None, rows):
+        entry, _, path = row.partition("\t")
+        mode, blob, stage = entry.split()
+        stages[path][int(stage)] = (mode, blob)
+    environment = {"GIT_INDEX_FILE": str(scratch / "merged"), "GIT_DIR": _git_dir(repository)}
+    repository.run("read-tree", tree, environment=environment)
+    entries, conflicts = "", []
+    for path, sides_of in sorted(stages.items()):
+        settled, text = _settle(repository, sides_of, scratch)
+        conflicts.append(Conflict(path, text))
+        entries += f"0 {_ABSENT}\t{path}\0"
+        if 2 in sides_of:
+            entries += f"{sides_of[2][0]} {settled or sides_of[2][1]}\t{path}\0"
+    repository.run("update-index", "-z", "--index-info", environment=environment, stdin=entries)
+    return repository.run("write-tree", environment=environment).strip(), tuple(conflicts)
 
 
-def _commit(folder: Path, tree: str, parents: list[str], message: str) -> str:
+def _settle(repository: Repository, stages: dict[int, tuple[str, str]], scratch: Path) -> tuple[str | None, str]:
+    """The blob with the feedstock's lines where both changed them, and the text that shows both."""
+    if not {2, 3} <= set(stages) or any(not mode.startswith("100") for mode, _ in stages.values()):
+        return None, ""
+    paths = []
+    for stage, label in ((2, "before updating"), (1, "last update"), (3, "after updating")):
+        path = scratch / label
+        path.write_bytes(repository.blob(stages[stage][1]) if stage in stages else b"")
+        paths.append(path)
+    labels = [word for path in paths for word in ("-L", path.name)]
+    # The status counts the conflicts; 255 says that a file is no text. Without markers there are none to count.
+    conflicts, shown = Repository(scratch).attempt("merge-file", "-p", *labels, *map(str, paths))
+    status, kept = Repository(scratch).attempt("merge-file", "-p", "--ours", *map(str, paths))
+    if status or conflicts > 127:
+        return None, ""
+    blob = repository.run("hash-object", "-w", "--stdin", stdin=kept.decode("utf-8", "surrogateescape"))
+    return blob.strip(), shown.decode("utf-8", "replace") if conflicts else ""
+
+
+def _commit(repository: Repository, tree: str, parents: list[str], message: str) -> str:
     arguments = [word for parent in parents for word in ("-p", parent)]
     # A person's own name stands on the commit where git knows one.
-    known = _run(folder, "config", "user.email").returncode == 0
-    return _git(folder, "commit-tree", tree, *arguments, given=message, environment={} if known else _IDENTITY)
+    known = repository.ask("config", "user.email") or os.environ.get("GIT_AUTHOR_EMAIL")
+    environment = {} if known else _IDENTITY
+    return repository.run("commit-tree", tree, *arguments, stdin=message, environment=environment).strip()
 
 
-def _git_dir(folder: Path) -> str:
-    return _git(folder, "rev-parse", "--absolute-git-dir")
-
-
-def _run(
-    folder: Path, *arguments: str, environment: dict[str, str] | None = None, given: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env=os.environ | {"GIT_TERMINAL_PROMPT": "0"} | (environment or {}),
-        input=given if given is not None else "",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def _git(folder: Path, *arguments: str, environment: dict[str, str] | None = None, given: str | None = None) -> str:
-    done = _run(folder, *arguments, environment=environment, given=given)
-    if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
-    return done.stdout.strip()
+def _git_dir(repository: Repository) -> str:
+    return repository.run("rev-parse", "--absolute-git-dir").strip()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from .. import lifecycle
+from .. import template as templates
 from ..findings import text
 from ..lifecycle import State
 from . import EXIT_PARTLY, EXIT_REFUSED
@@ -31,7 +32,7 @@ def command(feedstocks: tuple[Path, ...], template: str | None, version: str | N
     """
     folders = [folder.resolve() for folder in feedstocks or (Path(),)]
     outcomes = []
-    with lifecycle.fetched(template or lifecycle.source(folders[0]), version) as fetched:
+    with templates.fetched(template or lifecycle.source(folders[0]), version) as fetched:
         for number, outcome in enumerate(lifecycle.update(folders, fetched, dry_run=dry_run, jobs=jobs), start=1):
             outcomes.append(outcome)
             click.echo(f"[{number}/{len(folders)}] {outcome.folder.name}: {_say(outcome)}")
@@ -51,6 +52,8 @@ def _say(outcome: lifecycle.Outcome) -> str:
     match outcome.state:
         case State.CURRENT:
             return f"has {outcome.version} already"
+        case State.AHEAD:
+            return f"has {outcome.version}, which is newer"
         case State.WAITING:
             return f"the branch {outcome.branch} waits for you"
         case State.PLANNED:
