@@ -17,7 +17,12 @@ def git(*arguments: str) -> str:
     return subprocess.check_output(["git", *arguments], cwd=answers["_repo_dir"], text=True).strip()
 
 
-github = re.search(r"(?:^gh:|github[.]com[:/])(.+?)(?:[.]git)?/*$", address)
+# As copier.yml computes it; the tests hold the two together.
+github = re.match(
+    r"(?:gh:|(?:git[+])?(?:https?|ssh|git)://(?:[^/@]+@)?(?:www[.]|ssh[.])?github[.]com(?::[0-9]+)?/"
+    r"|(?:[^/@]+@)?github[.]com:)/*(.+?)/*(?:[.]git)?/*$",
+    address,
+)
 version = git("describe", "--tags", "--always")
 pins = {
     answers["_forge"]: github[1] if github else answers["forge"],

@@ -45,6 +45,8 @@ def render(text: str) -> str:
 
 refused = []
 for name, question in yaml.safe_load((forge / "copier.yml").read_text(encoding="utf-8")).items():
+    if name == "github":
+        context[name] = render(question["default"])
     if name.startswith("_") or name not in answers or "validator" not in question:
         continue
     # What Copier would not ask takes its default there, and so does it here.

@@ -20,6 +20,11 @@ FAILED = rule("git-failed", "Branches and commits are git's; without it nothing 
 NOT_A_REPOSITORY = rule("git-no-repository", "What is asked for and granted is a change to a git repository.")
 NO_FILE = rule("git-file-missing", "The commit is what was reviewed, and it does not hold this file.")
 
+_GITHUB = re.compile(
+    r"(?:gh:|(?:git\+)?(?:https?|ssh|git)://(?:[^/@]+@)?(?:www\.|ssh\.)?github\.com(?::[0-9]+)?/|(?:[^/@]+@)?github\.com:)"
+    r"/*([\w.-]+/[\w.-]+?)/*(?:\.git)?/*",
+    re.ASCII,
+)
 _REMOTE = re.compile(r"([^/:]+)/([^/]+?)(?:\.git)?/?\Z")
 
 
@@ -159,3 +164,9 @@ def clone(url: str, folder: Path, *, token: str | None = None, server: str = "")
     folder.mkdir(parents=True, exist_ok=True)
     repository.run("clone", "--quiet", "--no-checkout", "--filter=blob:none", "--", url, ".")
     return repository
+
+
+def github_name(address: str) -> str | None:
+    """The ``owner/name`` that a git address names, if it is one on GitHub; copier.yml reads addresses the same way."""
+    found = _GITHUB.fullmatch(address)
+    return found[1] if found else None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..findings import Finding, Place, Refused, Severity, Who, rule
+from ..git import github_name
 from ..yaml_file import read_text, read_yaml
 from .workflows import ANSWERS, FOLDER
-
-_GITHUB = re.compile(r"(?:^gh:|github\.com[:/])([\w.-]+/[\w.-]+?)(?:\.git)?/*$", re.ASCII)
 
 CHANGED = rule(
     "workflow-changed",
@@ -54,8 +52,8 @@ def _render(forge: Path, into: Path, answers: dict[str, Any]) -> None:
     version = answers.get("_commit") if (forge / ".git").exists() else None
     data = {key: value for key, value in answers.items() if not key.startswith("_")}
     # Where the feedstock was generated from GitHub, that address is the answer; this checkout's would be another.
-    if origin := _GITHUB.search(str(answers.get("_src_path"))):
-        data.setdefault("forge", origin[1])
+    if origin := github_name(str(answers.get("_src_path"))):
+        data.setdefault("forge", origin)
     # Without `unsafe`: a template that wants to run something is not rendered.
     copier.run_copy(str(forge), into, data=data, vcs_ref=version, defaults=True, quiet=True)
 
