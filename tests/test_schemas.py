@@ -69,8 +69,9 @@ def test_the_files_of_this_repository_name_their_schema():
         assert (path.parent / named[1]).resolve() == ROOT / "schemas" / "bakery.schema.json"
 
 
-def test_the_template_names_the_schema_of_its_own_commit():
-    text = (ROOT / "template" / "feedstock" / "meta.yaml").read_text(encoding="utf-8")
-    assert re.match(
-        r"# yaml-language-server: \$schema=https://\S+/\{\{.*forge_commit.*\}\}/schemas/meta.schema.json\n", text
-    )
+def test_the_meta_yaml_of_the_template_names_a_schema_that_an_update_moves():
+    meta = ROOT / "template/feedstock/meta.yaml"
+    named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", meta.read_text(encoding="utf-8"))
+    assert named
+    schema = json.loads((meta.parent / named[1]).read_text(encoding="utf-8"))
+    assert re.fullmatch(r"https://\S+/\{\{.*_forge_commit \}\}/schemas/meta.schema.json", schema["$ref"])

@@ -1,24 +1,30 @@
 """A feedstock fresh from the template passes its own checks, whatever was answered."""
 
+import json
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import copier
 import icechunk
+import jsonschema
 import pandas as pd
 import pytest
 import xarray as xr
 import yaml
+from referencing import Registry, Resource
 
 from feedstock_forge import lint
 from feedstock_forge.bakery import Bakeries
+from feedstock_forge.yaml_file import parse_yaml
 from support import templates
 from test_template_engines import MATRIX, QUESTIONS
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
+WORKFLOWS = ".github/workflows/"
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +96,60 @@ def test_its_recipe_runs_pruned_once_its_inputs_are_named(forge, tmp_path, store
     assert written(dataset, store) == [1, 1.5, 2, 2.5]  # a pruned run takes two inputs
 
 
-def test_what_comes_from_the_forge_is_pinned_to_the_templates_commit(forge, feedstock):
+def test_what_comes_from_the_forge_is_pinned_to_the_templates_commit_where_an_update_moves_it(forge, feedstock):
     commit = templates.git(forge, "rev-parse", "HEAD")
-    pins = {}
-    for name in (".github/workflows/check.yml", ".github/workflows/register.yml", ".pre-commit-config.yaml",
-                 "feedstock/meta.yaml", "requirements-dev.txt"):  # fmt: skip
-        pins[name] = set(re.findall(r"[0-9a-f]{40}", (feedstock / name).read_text(encoding="utf-8")))
-    assert pins == {name: {commit} for name in pins}
+    pinned = {
+        name
+        for name, content in templates.tree(feedstock).items()
+        if set(re.findall(rb"(?:ocean-forge/forge\S*@?|rev: )([0-9a-f]{40})", content)) == {commit.encode()}
+    }
+    assert pinned >= {WORKFLOWS + name for name in ("check.yml", "register.yml", "label-state.yml")}
+    assert pinned >= {".pre-commit-config.yaml", ".schemas/meta.schema.json", "requirements-dev.txt"}
+    assert not [name for name in pinned if name.startswith(("feedstock/", "tests/"))]
+
+
+def test_the_schema_that_editors_use_is_the_forges_own(feedstock):
+    meta = feedstock / "feedstock/meta.yaml"
+    first = meta.read_text(encoding="utf-8").partition("\n")[0]
+    named = meta.parent / first.removeprefix("# yaml-language-server: $schema=")
+    schema = json.loads(named.read_text(encoding="utf-8"))
+    assert re.sub(r"[0-9a-f]{40}", "COMMIT", schema["$ref"]).endswith(
+        "/ocean-forge/forge/COMMIT/schemas/meta.schema.json"
+    )
+    own = json.loads((ROOT / "schemas/meta.schema.json").read_text(encoding="utf-8"))
+    registry = Registry().with_resource(schema["$ref"], Resource.from_contents(own))
+    editor = jsonschema.Draft202012Validator(schema, registry=registry)
+    written = parse_yaml(meta.read_text(encoding="utf-8"), meta).data
+    assert list(editor.iter_errors(written)) == []
+    assert list(editor.iter_errors(written | {"recipes": 1}))
+
+
+def test_a_person_sees_at_the_top_of_a_file_that_it_is_the_templates(feedstock):
+    said_elsewhere = {"LICENSE", "README.md", ".github/pull_request_template.md"}  # README says it of all of them
+    for name, content in templates.tree(feedstock).items():
+        if name not in said_elsewhere and not name.startswith(
+            ("feedstock/", "tests/", ".github/PULL_REQUEST_TEMPLATE/")
+        ):
+            assert b"copier update" in b"".join(content.splitlines()[:4]), name
+
+
+def test_dependabot_leaves_the_forge_alone_and_handles_the_rest_grouped_after_a_week(feedstock):
+    updates = yaml.safe_load((feedstock / ".github/dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    assert all(update["cooldown"] == {"default-days": 7} and update["groups"] for update in updates)
+    handled = {update["package-ecosystem"]: update for update in updates}
+    ignored = [row["dependency-name"] for row in handled["github-actions"]["ignore"]]
+    uses = {
+        used
+        for path in (feedstock / WORKFLOWS).glob("*.yml")
+        for used in re.findall(r"uses: ([^@\s]+)@", path.read_text(encoding="utf-8"))
+    }
+    forges = {used for used in uses if used.startswith("ocean-forge/forge")}
+    assert forges
+    assert {used for used in uses if any(fnmatch(used, pattern) for pattern in ignored)} == forges
+    # requirements-dev.txt, which pins the forge too, is not where Dependabot looks.
+    folder = feedstock / handled["pip"]["directory"].strip("/")
+    assert "ocean-forge" not in (folder / "requirements.txt").read_text(encoding="utf-8")
+    assert [path.name for path in folder.glob("*requirements*")] == ["requirements.txt"]
 
 
 def test_the_maintainers_own_the_code(forge, tmp_path):

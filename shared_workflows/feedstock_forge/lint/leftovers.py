@@ -22,6 +22,7 @@ REJECTED = rule(
     who=Who.MAINTAINER,
 )
 
+HIDDEN = (".github", ".schemas")
 MAX_ENTRIES = 2_000
 MAX_BYTES = 1 << 20
 """What is larger is data: a person resolves conflicts in text."""
@@ -49,13 +50,11 @@ def check(folder: Path) -> Iterator[Finding]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The regular files of a repository in a stable order, without git's own and hidden folders other than .github."""
+    """The regular files of a repository in a stable order; of the hidden folders, those that the template makes."""
     with os.scandir(folder) as found:
         listed = sorted(found, key=lambda entry: entry.name)
     for entry in listed:
         if entry.is_file(follow_symlinks=False):
             yield Path(entry.path)
-        elif entry.is_dir(follow_symlinks=False) and (
-            entry.name == ".github" or not entry.name.startswith((".", "__"))
-        ):
+        elif entry.is_dir(follow_symlinks=False) and (entry.name in HIDDEN or not entry.name.startswith((".", "__"))):
             yield from _files(Path(entry.path))
