@@ -232,6 +232,19 @@ class GitHub:
         """The reviews of a pull request, oldest first."""
         return list(self.pages(f"/repos/{repository}/pulls/{number}/reviews"))
 
+    def comments(self, repository: str, number: int) -> list[dict[str, Any]]:
+        """The comments of an issue or a pull request, oldest first."""
+        return list(self.pages(f"/repos/{repository}/issues/{number}/comments"))
+
+    def add_labels(self, repository: str, number: int, labels: Sequence[str]) -> None:
+        """Put labels on an issue or a pull request; GitHub makes those that the repository lacks."""
+        self.request("POST", f"/repos/{repository}/issues/{number}/labels", {"labels": list(labels)})
+
+    def remove_label(self, repository: str, number: int, label: str) -> None:
+        """Take a label off an issue or a pull request, if it is there."""
+        path = f"/repos/{repository}/issues/{number}/labels/{quote(label, safe='')}"
+        self.request("DELETE", path, missing_ok=True)
+
     def create_pull(self, repository: str, *, head: str, base: str, title: str, body: str) -> dict[str, Any]:
         """Open a pull request."""
         return dict(
@@ -264,7 +277,7 @@ class GitHub:
         return str(made["html_url"])
 
     def _mine(self, repository: str, number: int, marker: str) -> dict[str, Any] | None:
-        for row in self.pages(f"/repos/{repository}/issues/{number}/comments"):
+        for row in self.comments(repository, number):
             if not (row.get("body") or "").startswith(marker):
                 continue
             author = row.get("user") or {}
@@ -283,6 +296,10 @@ class GitHub:
         """Set a commit's status: ``pending``, ``success``, ``failure`` or ``error``."""
         body = {"state": state, "context": context, "description": description[:140]}
         self.request("POST", f"/repos/{repository}/statuses/{commit}", body | ({"target_url": url} if url else {}))
+
+    def statuses(self, repository: str, commit: str) -> list[dict[str, Any]]:
+        """Every status that a commit was given, newest first."""
+        return list(self.pages(f"/repos/{repository}/commits/{quote(commit, safe='')}/statuses"))
 
 
 def _limited(response: httpx.Response) -> bool:

@@ -5,7 +5,10 @@ It may not forge a heading, a link, HTML or a table, nor call somebody by ``@nam
 
 from __future__ import annotations
 
+import html
 import re
+
+from .findings import visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
 # GitHub finds mentions, references and addresses in the rendered text, where a backslash no longer protects them.
@@ -25,6 +28,18 @@ def code(words: str) -> str:
     fence = "`" * (max((len(run) for run in re.findall(r"`+", words)), default=0) + 1)
     space = " " if "`" in words else ""
     return f"{fence}{space}{words.replace('|', chr(92) + '|')}{space}{fence}"
+
+
+def block(words: str, language: str = "text") -> str:
+    """Lines from outside as a code block; the fence is longer than any run of backticks inside."""
+    shown = "\n".join(visible(line) for line in words.splitlines())
+    fence = "`" * max(3, max((len(run) for run in re.findall(r"`+", shown)), default=0) + 1)
+    return f"{fence}{language}\n{shown}\n{fence}"
+
+
+def details(summary: str, body: str) -> str:
+    """A part that a reader opens; ``summary`` is HTML-escaped text, ``body`` Markdown."""
+    return f"<details><summary>{html.escape(summary, quote=False)}</summary>\n\n{body}\n\n</details>"
 
 
 def sentence(words: str) -> str:

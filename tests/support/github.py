@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import datetime
 import json
 import re
 import threading
@@ -50,11 +51,13 @@ class GitHub:
     reviews: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     comments: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     statuses: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    labels: dict[tuple[str, int], list[str]] = field(default_factory=lambda: defaultdict(list))
     requests: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     faults: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
     """Answers to give instead: a pattern of ``METHOD /path``, a status and headers; each is used once."""
     lock: Any = field(default_factory=threading.RLock)
+    clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     def add(self, name: str, repository_id: int) -> None:
         """Let a repository that lies in ``folder`` be known, or make an empty bare one."""
@@ -76,8 +79,19 @@ class GitHub:
         """Let a person review a pull request as it stands now."""
         head = self.head(repository, self.pulls[repository][number - 1])
         self.reviews[repository, number].append(
-            {"user": self._user(login), "state": state, "body": body, "commit_id": head}
+            {"user": self._user(login), "state": state, "body": body, "commit_id": head, "submitted_at": self.now()}
         )
+
+    def say(self, repository: str, number: int, login: str, body: str) -> None:
+        """Let a person comment on a pull request."""
+        count = sum(map(len, self.comments.values())) + 1
+        comment = {"id": count, "body": body, "login": login, "created_at": self.now()}
+        self.comments[repository, number].append(comment)
+
+    def now(self) -> str:
+        """The time here: a second later at each look, so that what happens has an order."""
+        self.clock += datetime.timedelta(seconds=1)
+        return self.clock.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def open(self, repository: str, branch: str, login: str, title: str = "Change") -> int:
         """Let a person open a pull request from a branch of the same repository."""
@@ -130,6 +144,9 @@ class GitHub:
             "title": pull["title"],
             "body": pull["body"],
             "user": self._user(pull["author"]),
+            "draft": pull["draft"],
+            "created_at": pull["created_at"],
+            "labels": [{"name": label} for label in self.labels[name, number]],
             "html_url": f"https://github.com/{name}/pull/{number}",
             "head": {
                 "ref": pull["branch"],
@@ -155,6 +172,8 @@ class GitHub:
             "author": login,
             "from": source,
             "branch": branch,
+            "draft": bool(body.get("draft")),
+            "created_at": self.now(),
         }
         self.head(name, pull)
         self.pulls[name].append(pull)
@@ -225,10 +244,18 @@ class GitHub:
                 return [self._comment(name, number, comment) for comment in self.comments[name, number]]
             case "POST /issues/{issue_number}/comments":
                 number = int(at["issue_number"])
-                count = sum(map(len, self.comments.values())) + 1
-                comment = {"id": count, "body": body["body"], "login": login}
-                self.comments[name, number].append(comment)
-                return self._comment(name, number, comment)
+                self.say(name, number, str(login), body["body"])
+                return self._comment(name, number, self.comments[name, number][-1])
+            case "POST /issues/{issue_number}/labels":
+                held = self.labels[name, int(at["issue_number"])]
+                held += [label for label in body["labels"] if label not in held]
+                return [{"name": label} for label in held]
+            case "DELETE /issues/{issue_number}/labels/{name}":
+                held = self.labels[name, int(at["issue_number"])]
+                if unquote(at["name"]) not in held:
+                    raise Missing(404, "Label does not exist")
+                held.remove(unquote(at["name"]))
+                return [{"name": label} for label in held]
             case "PATCH /issues/comments/{comment_id}":
                 for (repository, number), comments in self.comments.items():
                     for comment in comments:
@@ -237,8 +264,10 @@ class GitHub:
                             return self._comment(name, number, comment)
                 raise Missing
             case "POST /statuses/{sha}":
-                self.statuses[name, at["sha"]].append(body)
+                self.statuses[name, at["sha"]].append(body | {"created_at": self.now()})
                 return body
+            case "GET /commits/{ref}/statuses":
+                return self.statuses[name, at["ref"]][::-1]
         raise github_api.Undocumented(f"the stand-in does not know {method} {template}")
 
     def _contents(self, name: str, path: str, ref: str) -> Any:

@@ -27,6 +27,7 @@ COMMANDS = {
     "watch": "Follow flow runs until they end.",
     "update": "Put a newer version of the template into feedstocks.",
     "bakery": "Describe bakeries, check them and serve one.",
+    "staged": "Look after pull requests that propose recipes.",
     "label": "Ask for a bakery's label, grant it, explain and audit.",
 }
 

@@ -1,0 +1,1 @@
+"""Staged recipes: from a stranger's pull request to a living feedstock."""

@@ -1,0 +1,163 @@
+"""What a recipe's pull request would become, told by reading its files: nothing of it is imported or run.
+
+This is what the job with a token looks at by itself. What only running can tell comes from the trial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import git, lint, meta
+from ..bakery import Bakeries
+from ..findings import Finding, Place, Refused, Severity, rule
+from ..github import GitHub
+from ..lint.targets import RECIPES
+from ..meta import FILE, LabelRequest, Meta
+from ..yaml_file import read_yaml
+from .trial import MAX_FOLDERS, Name
+
+OUTSIDE = rule(
+    "recipe-pull-outside",
+    "A pull request that changes more than recipes could change what checks it.",
+)
+TOO_MANY = rule("recipe-pull-too-large", "Nobody reviews that many recipes at once, and one that fails stops all.")
+BAD_FOLDER = rule("recipe-folder-invalid", "The folder's name becomes the feedstock's and its repository's.")
+
+_FOLDER = re.compile(next(item.pattern for item in Name.__metadata__ if item.pattern), re.ASCII)  # type: ignore[attr-defined]
+_SHOWN_FILES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One label that a recipe asks for, and who decides."""
+
+    wish: LabelRequest
+    decides: str
+    """In words, such as ``open to all``."""
+    people: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPreview:
+    """One recipe folder, and the feedstock that it would become."""
+
+    folder: str
+    meta: Meta | None
+    findings: tuple[Finding, ...]
+    asks: tuple[Ask, ...]
+    files: tuple[str, ...]
+    """The generated feedstock's files."""
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What has to be mended."""
+        return [finding for finding in self.findings if finding.severity is Severity.ERROR]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a pull request changes, folder by folder."""
+
+    repository: str
+    number: int
+    commit: str
+    folders: tuple[FolderPreview, ...]
+    findings: tuple[Finding, ...]
+    """What is wrong with the pull request as a whole."""
+
+
+def changed(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The recipe folders that hold some of the paths, and the paths outside of any; both sorted."""
+    folders: set[str] = set()
+    outside: set[str] = set()
+    for path in paths:
+        parts = path.split("/")
+        if len(parts) > 2 and parts[0] == RECIPES:
+            folders.add(parts[1])
+        else:
+            outside.add(path)
+    return sorted(folders), sorted(outside)
+
+
+def whole(folders: Sequence[str], outside: Sequence[str]) -> list[Finding]:
+    """What is wrong with a pull request that changes these, whatever stands in its files."""
+    found = []
+    if folders and outside:
+        named = ", ".join(f"`{path}`" for path in outside[:_SHOWN_FILES])
+        more = f" and {len(outside) - _SHOWN_FILES} more" if len(outside) > _SHOWN_FILES else ""
+        fix = "take them out of this pull request; propose them in one of their own"
+        found.append(OUTSIDE.at(Place(outside[0]), f"it also changes {named}{more}", fix))
+    if len(folders) > MAX_FOLDERS:
+        message = f"it changes {len(folders)} recipe folders; at most {MAX_FOLDERS} are looked at"
+        found.append(TOO_MANY.at(None, message, "propose a few recipes at a time"))
+    found += [
+        BAD_FOLDER.at(Place(f"{RECIPES}/{name}"), f"{name!a} cannot name a feedstock", "use a-z, digits and hyphens")
+        for name in folders[:MAX_FOLDERS]
+        if not _FOLDER.fullmatch(name)
+    ]
+    return found
+
+
+def look(client: GitHub, repository: str, pull: Mapping[str, Any], server: str, bakeries: Bakeries) -> Preview:
+    """Look at a pull request. Raises :class:`Refused` if GitHub or git cannot be asked."""
+    number, commit = int(pull["number"]), str(pull["head"]["sha"])
+    rows = client.pull_files(repository, number)
+    # A file that moves away is as much of a change to where it was.
+    paths = {str(row[key]) for row in rows for key in ("filename", "previous_filename") if row.get(key)}
+    folders, outside = changed(sorted(paths))
+    findings = whole(folders, outside)
+    source = str((pull["head"].get("repo") or {}).get("full_name") or repository)
+    with tempfile.TemporaryDirectory() as scratch:
+        clone, tree = Path(scratch, "clone"), Path(scratch, "tree")
+        clone.mkdir()
+        tree.mkdir()
+        here = git.fetch(f"{server.rstrip('/')}/{source}", commit, clone)
+        sound = [name for name in folders[:MAX_FOLDERS] if _FOLDER.fullmatch(name)]
+        present = [name for name in sound if here.ask("rev-parse", "--verify", f"{commit}:{RECIPES}/{name}")]
+        for name in present:
+            here.extract(commit, f"{RECIPES}/{name}", tree)
+        found = tuple(folder(tree, name, bakeries) for name in present)
+    return Preview(repository, number, commit, found, tuple(findings))
+
+
+def folder(root: Path, name: str, bakeries: Bakeries) -> FolderPreview:
+    """Look at the recipe folder of this name in a checkout of staged recipes."""
+    path = root / RECIPES / name
+    report = lint.lint([path], lint.Options(bakeries=bakeries))
+    findings = tuple(_relative(finding, root) for finding in report.findings)
+    try:
+        declared, _ = meta.check(read_yaml(path / FILE, within=path), name)
+    except Refused:
+        declared = None
+    asks = tuple(_ask(wish, bakeries) for wish in declared.bakeries) if declared else ()
+    return FolderPreview(name, declared, findings, asks, ())
+
+
+def _relative(finding: Finding, root: Path) -> Finding:
+    if finding.place is None or not Path(finding.place.file).is_relative_to(root):
+        return finding
+    return dataclasses.replace(
+        finding, place=dataclasses.replace(finding.place, file=str(Path(finding.place.file).relative_to(root)))
+    )
+
+
+def _ask(wish: LabelRequest, bakeries: Bakeries) -> Ask:
+    try:
+        bakery = bakeries.read(wish.id).bakery
+    except Refused as refused:
+        return Ask(wish, refused.findings[0].message)
+    spec = bakery.labels.get(wish.label)
+    people = tuple(operator.github for operator in bakery.operators)
+    if spec is None:
+        return Ask(wish, f"there is no label {wish.label}", people)
+    if bakery.closed or spec.grants == "closed":
+        return Ask(wish, "closed", people)
+    if spec.grants == "open":
+        return Ask(wish, "open to every feedstock", people)
+    return Ask(wish, "on request, once the feedstock is there", people)
