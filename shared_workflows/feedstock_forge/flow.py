@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from . import meta, recipes
 from .bake import Provenance, provenance
 from .findings import Refused, text
+from .one_writer import one_writer
 
 _REPOSITORY_FOLDER = Path()
 """Prefect's worker changes into the clone before it imports this flow."""
@@ -53,7 +54,8 @@ def bake_recipe(
             )
         )
         try:
-            bake(target=target, mode=mode, prune=prune)
+            with one_writer(target):
+                bake(target=target, mode=mode, prune=prune)
         finally:
             provenance.reset(token)
     except Refused as refused:

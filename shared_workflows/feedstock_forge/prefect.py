@@ -119,8 +119,12 @@ class Prefect:
             )
         return self.url.removesuffix("/api")
 
-    def request(self, method: str, path: str, body: Any = None, *, missing_ok: bool = False) -> Any:
-        """Send a request, with patience, and return the parsed answer; ``None`` for a 404 that is ``missing_ok``.
+    def request(
+        self, method: str, path: str, body: Any = None, *, missing_ok: bool = False, taken_ok: bool = False
+    ) -> Any:
+        """Send a request, with patience, and return the parsed answer.
+
+        ``None`` for a 404 that is ``missing_ok`` and a 409 that is ``taken_ok``: somebody else made it meanwhile.
 
         Raises :class:`Refused` with a ``prefect-*`` finding.
         """
@@ -139,7 +143,9 @@ class Prefect:
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise Refused(self._unreachable(f"does not answer: {reason}")) from None
-        return self._read(response, method, path, missing_ok)
+        if (response.status_code == 404 and missing_ok) or (response.status_code == 409 and taken_ok):
+            return None
+        return self._read(response, method, path)
 
     def _unreachable(self, what: str) -> Any:
         return UNREACHABLE.at(
@@ -148,7 +154,7 @@ class Prefect:
             "check PREFECT_API_URL and that the server runs, then run the same command again",
         )
 
-    def _read(self, response: httpx.Response, method: str, path: str, missing_ok: bool) -> Any:
+    def _read(self, response: httpx.Response, method: str, path: str) -> Any:
         status = response.status_code
         if status in (401, 403):
             used = (
@@ -160,8 +166,6 @@ class Prefect:
             elif self.has_key or self.has_auth:
                 fix = f"renew {used}; it is wrong, expired or may not do this"
             raise Refused(UNAUTHORIZED.at(None, f"{self.url} answered {status} to {used}", fix))
-        if status == 404 and missing_ok:
-            return None
         if status >= 300:
             raise Refused(
                 UNEXPECTED.at(
@@ -237,12 +241,13 @@ class Prefect:
     def create_work_pool(self, name: str, kind: str, description: str) -> None:
         """Create a work pool; one that exists stays as it is."""
         if self.work_pool(name) is None:
-            self.request("POST", "/work_pools/", {"name": name, "type": kind, "description": description})
+            body = {"name": name, "type": kind, "description": description}
+            self.request("POST", "/work_pools/", body, taken_ok=True)
 
     def create_work_queue(self, pool: str, name: str) -> None:
         """Create a queue in a pool; one that exists stays as it is."""
         if name not in self.work_queues(pool):
-            self.request("POST", f"/work_pools/{pool}/queues", {"name": name})
+            self.request("POST", f"/work_pools/{pool}/queues", {"name": name}, taken_ok=True)
 
     def create_flow(self, name: str) -> str:
         """Create a flow, or find it; returns its id."""
