@@ -18,7 +18,7 @@ from . import __version__, git, meta, recipes
 from .findings import Place, Refused, Who, rule
 from .meta import OTHER_ID, EntryPoint, Event, FeedstockId, LabelRequest, MetaFile, RecipeId, Store, Version
 from .models import Model
-from .trigger import Mode, Nothing, Trigger
+from .trigger import UNNAMED, Mode, Nothing, Trigger
 from .yaml_file import read_text
 
 SECRET = rule(
@@ -106,7 +106,9 @@ def make(trigger: Trigger, folder: Path) -> Plan:
     """
     file = meta.read(folder, repository=trigger.repository)
     declared = file.meta
-    if declared.id != trigger.feedstock:
+    # A folder that is no clone yet may have any name; GitHub gives every repository an id.
+    unnamed = trigger.repository.startswith(f"{UNNAMED}/") and not trigger.repository_id
+    if declared.id != trigger.feedstock and not unnamed:
         raise Refused(
             OTHER_ID.at(
                 file.document.place(("id",)),

@@ -29,6 +29,9 @@ OTHER_REPOSITORY = rule("event-other-repository", "A payload of another reposito
 NO_COMMIT = rule("event-commit-unknown", "A deployment is pinned to exactly one commit.")
 BAD_TAG = rule("event-tag-invalid", "The release tag becomes a version, a tag in the dataset and part of a page.")
 
+UNNAMED = "local"
+"""The owner in a preview of a checkout that no remote names."""
+
 MAX_PAYLOAD = 25 << 20  # bytes; GitHub caps webhook payloads at 25 MB
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -190,7 +193,7 @@ def suppose(event: Event, folder: Path, environment: Mapping[str, str]) -> Trigg
     """
     remote = _git(folder, "remote", "get-url", "origin")
     path = re.search(r"([^/:]+/[^/]+?)(?:\.git)?/?\Z", remote or "")
-    named = environment.get("GITHUB_REPOSITORY") or (path[1] if path else f"local/{folder.resolve().name}")
+    named = environment.get("GITHUB_REPOSITORY") or (path[1] if path else f"{UNNAMED}/{folder.resolve().name}")
     commit = environment.get("GITHUB_SHA") or _resolve(folder, "HEAD")
     return Trigger(
         repository=named,

@@ -21,6 +21,7 @@ INTERNAL = rule("internal-error", "This is a fault of Feedstock Forge, not of yo
 
 COMMANDS = {
     "lint": "Check feedstocks, staged recipes, bakeries and grants.",
+    "check": "Check a feedstock as its pull requests are checked.",
     "run": "Run a recipe here, with no server at hand.",
     "plan": "Turn an event into plan.json: what would be registered.",
     "register": "Register a plan's recipes in Prefect and start their runs.",
@@ -67,9 +68,10 @@ class _Lazy(click.Group):
 @click.pass_context
 def feedstock(context: click.Context, debug: bool) -> None:
     """Make datasets from recipes: check a feedstock, run it here, register it at a bakery."""
-    if os.environ.get("GITHUB_ACTIONS") == "true" and context.invoked_subcommand != "lint":
+    if os.environ.get("GITHUB_ACTIONS") == "true" and context.invoked_subcommand not in ("lint", "check"):
         # What follows may quote recipes, logs and titles, and the runner obeys a line such as `::add-mask::…` whoever
-        # wrote it. It obeys none until the step ends; `lint` alone annotates, and escapes what it quotes.
+        # wrote it. It obeys none until the step ends; `lint` alone annotates, and escapes what it quotes;
+        # `check` says nothing but the names of its steps, each a command of its own.
         # https://docs.github.com/actions/reference/workflow-commands-for-github-actions#stopping-and-starting-workflow-commands
         click.echo(f"::stop-commands::{secrets.token_hex(16)}")
     if debug:
