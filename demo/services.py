@@ -62,6 +62,7 @@ def quiet(home: Path) -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     return inherited | {
         "PREFECT_HOME": str(home),
+        "FEEDSTOCK_ENVIRONMENTS": str(home / "environments"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "INFO",

@@ -1,7 +1,7 @@
-"""The flow that every deployment runs: it imports one recipe of the cloned feedstock and calls it.
+"""The flow that every deployment runs: it runs one recipe of the cloned feedstock, and tells Prefect what came of it.
 
-This module is a worker's; it imports Prefect. A recipe that is a flow itself runs as a subflow, a plain callable as
-part of this flow.
+This module is a worker's; it imports Prefect, and nothing of the feedstock's. The recipe runs in a process of its own,
+with an environment of its own, where Prefect's credentials are not.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Literal
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from . import meta, recipes
-from .bake import Provenance, provenance
+from . import environments, meta, recipe_process
+from .bake import Provenance
 from .findings import Refused, text
 from .one_writer import one_writer
+from .recipe_process import Job
 
 _REPOSITORY_FOLDER = Path()
 """Prefect's worker changes into the clone before it imports this flow."""
 
 
-@flow(name="bake-recipe", log_prints=True)
+@flow(name="bake-recipe")
 def bake_recipe(
     recipe: str,
     target: str,
@@ -39,25 +40,25 @@ def bake_recipe(
     logger = get_run_logger()
     _check_out(commit)
     logger.info("baking %s of %s at %s (%s) into %s", recipe, repository, version, mode, target)
+
+    def say(line: str) -> None:
+        logger.info("%s", line)
+
     try:
         file = meta.read(_REPOSITORY_FOLDER, repository=repository)
-        _, bake, _ = recipes.recipe(_REPOSITORY_FOLDER, file, recipe)
-        token = provenance.set(
-            Provenance(
-                feedstock=file.meta.id,
-                recipe=recipe,
-                repository=repository,
-                commit=commit,
-                version=version,
-                mode=mode,
-                run=flow_run.get_id() or "",
-            )
+        origin = Provenance(
+            feedstock=file.meta.id,
+            recipe=recipe,
+            repository=repository,
+            commit=commit,
+            version=version,
+            mode=mode,
+            run=flow_run.get_id() or "",
         )
-        try:
-            with one_writer(target):
-                bake(target=target, mode=mode, prune=prune)
-        finally:
-            provenance.reset(token)
+        python = environments.python_for(_REPOSITORY_FOLDER, say)
+        job = Job(str(_REPOSITORY_FOLDER.resolve()), recipe, target, mode, prune, origin)
+        with one_writer(target):
+            recipe_process.run(python, job, say)
     except Refused as refused:
         for finding in refused.findings:
             logger.error("%s", text(finding))

@@ -66,6 +66,11 @@ class Found:
     recipes: tuple[tuple[str, str], ...]
 
 
+def bare(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment strangers' code may see where it must find nothing that could be a secret."""
+    return {key: value for key, value in environment.items() if key in _ENVIRONMENT}
+
+
 def load(folder: Path, entry_point: str, place: Place | None = None) -> Any:
     """Import ``module:name`` from ``<folder>/feedstock`` into this process and return the object.
 
@@ -271,7 +276,7 @@ def inspect(folder: Path, file: MetaFile, *, seconds: float = IMPORT_SECONDS) ->
     Raises :class:`Refused` with the findings of that process, or because it died or took longer than ``seconds``.
     """
     place = file.document.place(("recipes",))
-    environment = {key: value for key, value in os.environ.items() if key in _ENVIRONMENT}
+    environment = bare(os.environ)
     with tempfile.TemporaryDirectory() as scratch:
         reply = Path(scratch, "reply.json")
         with Path(scratch, "output").open("w+b") as output:

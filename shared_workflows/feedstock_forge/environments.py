@@ -1,0 +1,256 @@
+"""Environments: what a feedstock's ``requirements.txt`` asks for, locked, installed once and used by every run.
+
+A worker runs the recipes of many feedstocks, whose requirements may exclude each other's and the worker's own. So a
+recipe runs in an environment that uv makes for its requirements, beside the forge's own code. What the worker's
+environment meets already needs none. Nothing is ever installed into the worker's.
+
+An environment is built beside its place and moved there at once, under a lock: a build that is killed leaves nothing
+that a later run could take for whole. Its ``requirements.lock`` says what is in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from . import __version__, recipes
+from .bake.locks import scratch
+from .findings import Place, Refused, Who, rule
+from .meta import FOLDER
+
+NO_UV = rule("uv-missing", "uv makes the environments of recipes.", who=Who.OPERATOR)
+UNSOLVABLE = rule("environment-unsolvable", "A recipe runs only where everything that it needs fits together.")
+NOT_BUILT = rule("environment-not-built", "A recipe's environment is installed before it runs.")
+
+REQUIREMENTS = "requirements.txt"
+LOCK = "requirements.lock"
+PACKAGE = "feedstock-forge"
+
+FOLDER_VARIABLE = "FEEDSTOCK_ENVIRONMENTS"
+KEPT_DAYS = 30
+"""Days after its last use that an environment is kept."""
+
+_PLACE = Place(f"{FOLDER}/{REQUIREMENTS}")
+_USED = "used"
+# What `requirements.txt` may hold besides names, versions and fixed addresses depends on files of the checkout.
+_LOCAL = re.compile(r"^\s*(?:-|\.|/|\w:)|file:", re.MULTILINE)
+_COMMENT = re.compile(r"(?:^|\s)#.*$")
+
+
+def folder() -> Path:
+    """Where environments are kept: ``FEEDSTOCK_ENVIRONMENTS``, or a folder of the user's cache."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser().absolute() / PACKAGE / "environments"
+
+
+def python_for(checkout: Path, say: Callable[[str], None]) -> Path:
+    """The Python that can run the recipes of a checkout: this one, or that of an environment, built if need be.
+
+    Raises :class:`Refused` if the requirements cannot be installed together, or not now.
+    """
+    path = (checkout / FOLDER / REQUIREMENTS).absolute()
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if are_met(text):
+        return Path(sys.executable)
+    environments = folder()
+    environments.mkdir(parents=True, exist_ok=True)
+    place = environments / _key(path, text)
+    python = place / "bin" / "python"
+    with _locked(_lock_file(place)):
+        if not python.exists():
+            began = time.monotonic()
+            say(f"building an environment for {FOLDER}/{REQUIREMENTS}")
+            _prune(environments)
+            count = _build(place, path, say)
+            say(f"built environment {place.name}: {count} packages in {time.monotonic() - began:.1f} s")
+        else:
+            say(f"environment {place.name}")
+        (place / _USED).touch()
+    return python
+
+
+def are_met(requirements: str) -> bool:
+    """Whether this process's own environment meets a requirements file, as far as that can be told from names."""
+    lines = (_COMMENT.sub("", line).strip() for line in requirements.replace("\\\n", "").splitlines())
+    try:
+        return all(_is_met(Requirement(line)) for line in lines if line)
+    except InvalidRequirement:
+        return False
+
+
+def _is_met(requirement: Requirement, extra: str = "") -> bool:
+    if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+        return True
+    if requirement.url:
+        return False
+    try:
+        installed = importlib.metadata.distribution(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    if not requirement.specifier.contains(installed.version, prereleases=True):
+        return False
+    needed = [Requirement(line) for line in installed.requires or [] if "extra" in line] if requirement.extras else []
+    return all(
+        _is_met(other, wanted)
+        for wanted in requirement.extras
+        for other in needed
+        if other.marker and other.marker.evaluate({"extra": wanted})
+    )
+
+
+def _key(path: Path, text: str) -> str:
+    """What an environment depends on, as a name: other requirements, another Python, another forge are another one."""
+    digest = hashlib.sha256()
+    for part in (text, sys.version, platform.platform(), __version__, _LOCAL.search(text) and str(path)):
+        digest.update(f"{part}\0".encode())
+    lock = path.with_name(LOCK)
+    digest.update(lock.read_bytes() if lock.is_file() else b"")
+    for name, value in sorted(_environment().items()):
+        digest.update(f"{name}={value}\0".encode() if name.startswith("UV_") else b"")
+    for requirement in _own("bake"):
+        digest.update(f"{requirement}\0".encode())
+    package = Path(__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for the others that want the same environment; the lock ends with the process, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(place: Path, requirements: Path, say: Callable[[str], None]) -> int:
+    """Lock and install everything beside ``place``, then move it there; returns the number of packages."""
+    with scratch(place.parent, ".building-") as beside:
+        building = beside / "environment"
+        lock = beside / LOCK
+        locked = _lock(requirements, lock, say)
+        for arguments in (
+            ("venv", "--relocatable", "--python", sys.executable, str(building)),
+            ("pip", "sync", "--python", str(building), str(lock)),
+        ):
+            done = _uv(*arguments, cwd=requirements.parents[1])
+            if done.returncode:
+                fix = "correct the requirement, or run it again if the network was at fault"
+                raise Refused(NOT_BUILT.at(_PLACE, _reason(done.stderr), fix))
+        site = next(building.glob("lib/python*/site-packages"))
+        shutil.copytree(Path(__file__).parent, site / "feedstock_forge", ignore=shutil.ignore_patterns("__pycache__"))
+        lock.rename(building / LOCK)
+        building.rename(place)
+    return locked
+
+
+def _lock(requirements: Path, lock: Path, say: Callable[[str], None]) -> int:
+    """Write exact versions for the requirements and what the forge needs beside them; returns how many.
+
+    The versions of this environment are preferred, since they are known to work together. Requirements that exclude
+    what :mod:`feedstock_forge.bake` needs, as those of older recipes do, leave it out.
+    """
+    here = "\n".join(
+        f"{item.name}=={item.version}" for item in importlib.metadata.distributions() if item.name != PACKAGE
+    )
+    constraints = ["--constraint", str(pinned)] if (pinned := requirements.with_name(LOCK)).is_file() else []
+    prefect = [line for line in _own("flows") if Requirement(line).name == "prefect"]
+    reason = ""
+    for beside, left_out in ((_own("bake") + prefect, ""), (_own("bake"), "Prefect"), (_own(), "feedstock_forge.bake")):
+        if left_out:
+            say(f"{FOLDER}/{REQUIREMENTS} excludes what {left_out} needs, so that is left out: {reason}")
+        own = lock.with_suffix(".in")
+        own.write_text("\n".join(beside), encoding="utf-8")
+        lock.write_text(here, encoding="utf-8")
+        # The folder from which pip would be called: paths in the file are relative to it.
+        done = _uv(
+            "pip", "compile", "--no-header", "--no-annotate", "--python", sys.executable, *constraints,
+            "--output-file", str(lock), str(requirements), str(own), cwd=requirements.parents[1],
+        )  # fmt: skip
+        if done.returncode == 0:
+            return sum(line[:1].isalnum() for line in lock.read_text(encoding="utf-8").splitlines())
+        reason = _reason(done.stderr)
+        if "No solution found" not in done.stderr:
+            break
+    unsolvable = "No solution found" in done.stderr
+    fix = "loosen the versions" if unsolvable else "correct the line, or run it again if the network was at fault"
+    raise Refused((UNSOLVABLE if unsolvable else NOT_BUILT).at(_PLACE, reason, fix))
+
+
+def _own(extra: str = "") -> list[str]:
+    """What the forge itself needs, with an extra or without, as its installed metadata says."""
+    found = []
+    for line in importlib.metadata.requires(PACKAGE) or []:
+        requirement = Requirement(line)
+        if requirement.name == PACKAGE:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            found.append(line.split(";")[0].strip())
+    return found
+
+
+def _uv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run uv, which may run what a package builds itself with: no secret is in its environment."""
+    if find_spec("uv") is None:
+        raise Refused(NO_UV.at(None, "uv is not installed here", f"install it: `pip install '{PACKAGE}[flows]'`"))
+    from uv import find_uv_bin
+
+    return subprocess.run(
+        [find_uv_bin(), "--no-config", "--quiet", "--no-progress", "--color=never", *arguments],
+        cwd=cwd,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _environment() -> dict[str, str]:
+    """A bare environment, and what tells uv where packages come from. https://docs.astral.sh/uv/reference/environment"""
+    proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+    told = {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith("UV_") or key.upper() in proxies or key == "XDG_CACHE_HOME"
+    }
+    return recipes.bare(os.environ) | told
+
+
+def _reason(said: str) -> str:
+    """uv's explanation on one line, without its drawing."""
+    return " ".join(re.sub(r"[^\x20-\x7e]+", " ", said).replace(" x ", " ").split()) or "uv says nothing"
+
+
+def _prune(environments: Path) -> None:
+    """Remove what nobody has used for :data:`KEPT_DAYS`."""
+    old = time.time() - KEPT_DAYS * 86400
+    for used in environments.glob(f"*/{_USED}"):
+        with _lock_file(used.parent).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # in use at this moment
+            if used.stat().st_mtime < old:
+                shutil.rmtree(used.parent, ignore_errors=True)
+
+
+def _lock_file(place: Path) -> Path:
+    # It stays when the environment goes: others may be waiting for it.
+    return place.with_name(f"{place.name}.lock")

@@ -1,0 +1,212 @@
+"""The process of a recipe: a worker's flow run starts it, listens to it, and ends it with everything that it started.
+
+The recipe's code gets a Python of its own (see :mod:`feedstock_forge.environments`) and an environment without
+Prefect's credentials. What it prints becomes lines of the run's log; what it found out comes back as findings. Its
+standard input is a leash: it closes when the flow run's process ends, however that ends, and the recipe ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from . import findings, meta, recipes
+from .bake import Provenance, provenance
+from .findings import Finding, Refused, rule
+
+DIED = rule("recipe-died", "The dataset stays as it was before the run.")
+
+GRACE = 10.0
+"""Seconds that a recipe has to put things away when it is told to stop."""
+MAX_LINE = 10_000
+"""Characters of a line of the log."""
+
+# Whoever holds these can act in the worker's name, towards Prefect or GitHub.
+_WORKERS_OWN = ("PREFECT_", "GITHUB_", "GH_", "ACTIONS_")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+_SHORTEST_SECRET = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a recipe's process is told."""
+
+    folder: str
+    """The feedstock's checkout."""
+    recipe: str
+    target: str
+    mode: Literal["complete", "update"]
+    prune: bool
+    provenance: Provenance
+
+
+def run(python: Path, job: Job, say: Callable[[str], None]) -> None:
+    """Run a recipe in a process of its own and wait for it; ``say`` gets what it prints, line by line.
+
+    Raises :class:`Refused` with the findings of the recipe, or because its process died. However this call ends, by
+    Prefect's signal for one, the process has ended, and so has everything that it started.
+    """
+    with tempfile.TemporaryDirectory(prefix="feedstock-run-") as scratch:
+        reply = Path(scratch, "reply.json")
+        process = subprocess.Popen(
+            # -P: a file at the checkout's root may not stand in for a package of the same name, ours for one.
+            [python, "-P", "-u", "-c", _CHILD, str(reply)],
+            env=_environment(os.environ, Path(scratch)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert process.stdin is not None  # noqa: S101 - as asked for above
+        assert process.stdout is not None  # noqa: S101
+        listener = threading.Thread(target=_listen, args=(process.stdout, _hidden(os.environ), say), daemon=True)
+        listener.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
+                process.stdin.flush()
+            process.wait()
+        finally:
+            end(process)
+            # Something that it started and that left its group may hold the other end of the pipe.
+            listener.join(GRACE)
+        refuse(_answer(reply, process.returncode))
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a recipe's process and its group: by asking first, for as long as :data:`GRACE`."""
+    if process.poll() is None:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def refuse(found: Iterable[Finding]) -> None:
+    """Raise :class:`Refused` if there are findings."""
+    if refusing := tuple(found):
+        raise Refused(*refusing)
+
+
+def _environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """What a recipe sees: the worker's environment, storage credentials included, without Prefect's and GitHub's.
+
+    A recipe that is a Prefect flow gets a temporary server of its own, as on a laptop.
+    """
+    kept = {key: value for key, value in environment.items() if not key.startswith(_WORKERS_OWN)}
+    kept.pop("PYTHONPATH", None)
+    return kept | {
+        "PREFECT_HOME": str(scratch / "prefect"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A new home takes its database longer to make than Prefect waits by default.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+
+
+def _hidden(environment: Mapping[str, str]) -> list[str]:
+    """The values that no line of a log may show."""
+    secrets = {value for key, value in environment.items() if _SECRET.search(key) and len(value) >= _SHORTEST_SECRET}
+    return sorted(secrets, key=len, reverse=True)
+
+
+def _listen(output: IO[bytes], hidden: list[str], say: Callable[[str], None]) -> None:
+    while raw := output.readline(MAX_LINE):
+        line = raw.decode(errors="replace").rstrip()
+        for secret in hidden:
+            line = line.replace(secret, "***")
+        if line:
+            say(line)
+
+
+def _answer(reply: Path, status: int) -> list[Finding]:
+    """The findings of a process that has ended."""
+    try:
+        answer = json.loads(reply.read_bytes())
+        return [_finding(item) for item in answer["findings"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended Python with status {status}"
+        fix = "look at the lines of the log before this one"
+        if status == -signal.SIGKILL:
+            fix = "ask whether memory ran out: Linux ends processes so. Take smaller chunks, or ask for more memory"
+        return [DIED.at(None, f"the recipe's process {how}", fix)]
+
+
+def _finding(item: Mapping[str, Any]) -> Finding:
+    place = findings.Place(**item["place"]) if item["place"] else None
+    return findings.RULES[item["id"]].at(place, str(item["message"]), str(item["fix"]))
+
+
+_CHILD = f"import sys; from {__name__} import _child; _child(*sys.argv[1:])"
+
+
+def _child(reply: str) -> None:
+    """What the recipe's process does."""
+    told = json.loads(sys.stdin.readline())
+    job = Job(**{**told, "provenance": Provenance(**told["provenance"])})
+    _hold_the_leash()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for noisy in ("httpx", "botocore", "aiohttp", "distributed"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    found: tuple[Finding, ...] = ()
+    try:
+        _run(job)
+    except Refused as refused:
+        found = refused.findings
+        if refused.__cause__ is not None:
+            traceback.print_exception(refused.__cause__)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    said = json.dumps({"findings": [_said(finding) for finding in found]})
+    Path(reply).write_text(said, encoding="utf-8")
+
+
+def _run(job: Job) -> None:
+    folder = Path(job.folder)
+    file = meta.read(folder, repository=job.provenance.repository)
+    _, bake, _ = recipes.recipe(folder, file, job.recipe)
+    token = provenance.set(job.provenance)
+    try:
+        recipes.run(folder, bake, job.recipe, target=job.target, mode=job.mode, prune=job.prune)
+    finally:
+        provenance.reset(token)
+
+
+def _said(finding: Finding) -> dict[str, Any]:
+    place = asdict(finding.place) if finding.place else None
+    return {"id": finding.id, "message": finding.message, "fix": finding.fix, "place": place}
+
+
+def _hold_the_leash() -> None:
+    """Watch the other end of standard input, which the flow run's process holds, and end the group when it lets go."""
+    leash = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def watch() -> None:
+        while os.read(leash, 1):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="leash", daemon=True).start()

@@ -1,0 +1,239 @@
+"""A recipe at a bakery runs in a process of its own: without the worker's secrets, and gone when its run is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import Command
+from feedstock_forge import recipe_process
+from feedstock_forge.bake import Provenance
+from feedstock_forge.findings import Finding, Refused
+from feedstock_forge.recipe_process import Job
+from support import feedstocks, prefect, wheels
+from support.feedstocks import Feedstock
+
+
+def job(feedstock: Feedstock, recipe: str, target: str = "") -> Job:
+    feedstock.write("feedstock/recipe.py", recipe)
+    origin = Provenance("sst", "sst", "pangeo-forge/sst-feedstock", run="a-run")
+    return Job(str(feedstock.folder), "sst", target, "complete", False, origin)
+
+
+def lines_of(job: Job) -> list[str]:
+    lines: list[str] = []
+    recipe_process.run(Path(sys.executable), job, lines.append)
+    return lines
+
+
+def finding(job: Job) -> Finding:
+    with pytest.raises(Refused) as caught:
+        lines_of(job)
+    (only,) = caught.value.findings
+    return only
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)
+    return found
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_recipe_finds_storage_credentials_but_none_of_the_workers_and_none_reach_the_log(
+    feedstock: Feedstock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, f"hunter2-{name}")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    lines = lines_of(
+        job(
+            feedstock,
+            """
+            import logging, os, sys
+
+            def sst(target, mode="complete", prune=False):
+                print(sorted(name for name, value in os.environ.items() if "hunter2" in value))
+                print(os.environ.get("PREFECT_API_URL"))
+                print("it is", os.environ["AWS_SECRET_ACCESS_KEY"], file=sys.stderr)
+                logging.getLogger("feedstock_forge.bake").info("two\\nlines")
+            """,
+        )
+    )
+    assert lines == ["['AWS_SECRET_ACCESS_KEY']", "None", "it is ***", "two", "lines"]
+
+
+def test_what_the_recipe_raises_is_a_finding_at_its_line(feedstock: Feedstock) -> None:
+    raised = finding(
+        job(feedstock, "def sst(target, mode='complete', prune=False):\n    raise ValueError('no year')\n")
+    )
+    assert (raised.id, str(raised.place)) == ("recipe-failed", "feedstock/recipe.py:2")
+    missing = finding(job(feedstock, "import nosuchpackage\n"))
+    assert missing.id == "recipe-import-failed"
+    assert "add `nosuchpackage` to feedstock/requirements.txt" in missing.fix
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os._exit(3)", "status 3"),
+        ("sys.exit('enough')", "status 1"),
+    ],
+)
+def test_a_process_that_dies_is_told_with_what_ended_it(feedstock: Feedstock, end: str, said: str) -> None:
+    died = finding(
+        job(feedstock, f"import os, signal, sys\ndef sst(target, mode='complete', prune=False):\n    {end}\n")
+    )
+    assert died.id == "recipe-died"
+    assert said in died.message
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+
+def sst(target, mode="complete", prune=False):
+    '''Start another process, let nothing stop either, and say who they are.'''
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(target).write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(600)
+"""
+
+
+def pids(path: Path) -> list[int]:
+    return wait_for(lambda: [int(pid) for pid in path.read_text().split()] if path.exists() else [])
+
+
+def test_a_recipe_ends_with_its_run_however_the_run_ends(feedstock: Feedstock, tmp_path: Path) -> None:
+    told = job(feedstock, STUBBORN, str(tmp_path / "pids"))
+    starter = multiprocessing.get_context("spawn").Process(
+        target=recipe_process.run, args=(Path(sys.executable), told, print)
+    )
+    starter.start()
+    started = pids(tmp_path / "pids")
+    starter.kill()
+    starter.join()
+    wait_for(lambda: all(gone(pid) for pid in started))
+
+
+def test_a_recipe_that_does_not_stop_when_asked_is_ended(
+    feedstock: Feedstock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe_process, "GRACE", 0.5)
+    told = job(feedstock, STUBBORN, str(tmp_path / "pids"))
+
+    class Cancelled(Exception): ...  # noqa: N818
+
+    def cancel(number: int, frame: object) -> None:
+        raise Cancelled
+
+    before = signal.signal(signal.SIGTERM, cancel)
+    watcher = subprocess.Popen(
+        ["bash", "-c", f"until [ -s {tmp_path}/pids ]; do sleep 0.1; done; kill -TERM {os.getpid()}"]
+    )
+    try:
+        with pytest.raises(Cancelled):
+            lines_of(told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        watcher.wait()
+    assert all(gone(pid) for pid in pids(tmp_path / "pids"))
+
+
+@pytest.mark.xdist_group("prefect")
+class TestAtABakery:
+    MEETS = """
+    import time
+    from pathlib import Path
+
+    def sst(target, mode="complete", prune=False):
+        '''Wait until the other recipe runs too, then say which version it is.'''
+        import tiny
+        meeting = Path({meeting!r})
+        (meeting / tiny.version).touch()
+        while len(list(meeting.iterdir())) < 2:
+            time.sleep(0.1)
+        path = Path(target.removeprefix("file://"))
+        path.parent.mkdir(parents=True)
+        path.write_text(tiny.version)
+    """
+
+    def register(self, command: Command, feedstock: Feedstock, server: prefect.Server, bakeries: Path) -> str:
+        """Release a feedstock as its workflow does; returns the id of its run."""
+        event, plan = feedstock.release("v1.0.0"), feedstock.server / f"{feedstock.folder.name}.json"
+        options = ["--event-name", "release", "--event", str(event)]
+        env = feedstock.environment()
+        command("plan", "-C", feedstock.folder, *options, "-o", plan, env=env)
+        command("register", plan, *options, "--bakeries", bakeries, env=env | server.environment)
+        name = feedstock.folder.name.removesuffix("-feedstock")
+        with server.client() as client:
+            tags = {"flow_runs": {"tags": {"all_": [f"feedstock:{name}"]}}}
+            return str(client.request("POST", "/flow_runs/filter", tags)[0]["id"])
+
+    def state(self, server: prefect.Server, run: str) -> dict[str, Any]:
+        with server.client() as client:
+            found: dict[str, Any] = next(iter(client.runs_by_id([run])))["state"]
+            return found
+
+    def ended(self, server: prefect.Server, run: str) -> dict[str, Any]:
+        def final() -> dict[str, Any] | None:
+            state = self.state(server, run)
+            return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        return wait_for(final, 120)
+
+    def test_feedstocks_with_conflicting_requirements_run_at_once(
+        self,
+        command: Command,
+        server: prefect.Server,
+        worker: prefect.Worker,
+        bakeries: Path,
+        datasets: Path,
+        tmp_path: Path,
+    ) -> None:
+        (tmp_path / "meeting").mkdir()
+        runs = {}
+        for version in ("1.0", "2.0"):
+            wheel = wheels.make(tmp_path / "wheels", "tiny", version)
+            name = f"tiny-{version[0]}"
+            made = feedstocks.make(
+                tmp_path / "server", name, recipe=self.MEETS.format(meeting=str(tmp_path / "meeting"))
+            )
+            made.write("feedstock/requirements.txt", f"tiny @ {wheel.as_uri()}\n")
+            made.commit("Need tiny")
+            runs[name] = self.register(command, made, server, bakeries)
+        for name, run in runs.items():
+            state = wait_for(
+                lambda run=run: (s := self.state(server, run))["type"] in ("COMPLETED", "FAILED", "CRASHED") and s, 120
+            )
+            assert state["type"] == "COMPLETED", state["message"]
+            assert (datasets / name / "v1/sst.icechunk").read_text() == f"{name[-1]}.0"
+
+    def test_a_cancelled_run_takes_its_recipe_along(
+        self, command: Command, server: prefect.Server, worker: prefect.Worker, bakeries: Path, tmp_path: Path
+    ) -> None:
+        recipe = STUBBORN.replace("Path(target)", f"Path({str(tmp_path / 'pids')!r})")
+        run = self.register(command, feedstocks.make(tmp_path / "server", "stubborn", recipe=recipe), server, bakeries)
+        started = pids(tmp_path / "pids")
+        with server.client() as client:
+            client.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+        wait_for(lambda: all(gone(pid) for pid in started))
+        wait_for(lambda: self.state(server, run)["type"] == "CANCELLED")
