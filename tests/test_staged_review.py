@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
-from conftest import Command
+from feedstock_forge.cli import staged
 from support import github
 from support.feedstocks import META, RECIPE, Feedstock, git
 
@@ -24,7 +25,6 @@ class Scene:
 
     hub: github.GitHub
     staged: Feedstock
-    command: Command
     bakeries: Path
 
     def propose(self, files: dict[str, str], branch: str = "sst") -> int:
@@ -41,21 +41,25 @@ class Scene:
     def head(self, branch: str = "sst") -> str:
         return git(self.staged.folder, "rev-parse", branch)
 
-    def report(self, number: int, *options: object, code: int = 0) -> str:
+    def report(self, number: int, *options: object) -> str:
+        return self.staged_command("report", str(number), "--bakeries", self.bakeries, *options)
+
+    def queue(self, form: str) -> str:
+        return self.staged_command("queue", "--format", form)
+
+    def staged_command(self, *arguments: object) -> str:
+        """Run `feedstock staged` in this process: a process for each of many would be most of the time."""
         environment = {
             "GITHUB_SERVER_URL": self.hub.folder.as_uri(),
             "GITHUB_API_URL": self.hub.url,
             "GITHUB_TOKEN": "token-of-forge[bot]",
+            "GITHUB_REPOSITORY": STAGED,
         }
-        done = self.command(
-            "staged", "report", str(number), "--repository", STAGED, "--bakeries", self.bakeries, *options,
-            env=environment, code=code,
-        )  # fmt: skip
-        return done.stdout + done.stderr
-
-    def queue(self, form: str) -> str:
-        environment = {"GITHUB_API_URL": self.hub.url, "GITHUB_TOKEN": "token-of-rita"}
-        return self.command("staged", "queue", "--repository", STAGED, "--format", form, env=environment).stdout
+        done = CliRunner().invoke(
+            staged.command, [str(item) for item in arguments], env=environment, catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+        return done.output
 
     def trial(self, tmp_path: Path, outcome: str = "completed", **said: object) -> Path:
         """What the check of the head hands over."""
@@ -80,19 +84,19 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, command: Command, bakeries: Path) -> Iterator[Scene]:
-    staged = Feedstock(tmp_path / "server", STAGED, 77)
-    staged.folder.mkdir(parents=True)
-    git(staged.folder, "init", "--quiet")
-    staged.write("README.md", "Propose a recipe.")
-    staged.commit("Begin")
-    with github.serve(staged.server) as hub:
+def scene(tmp_path: Path, bakeries: Path) -> Iterator[Scene]:
+    repository = Feedstock(tmp_path / "server", STAGED, 77)
+    repository.folder.mkdir(parents=True)
+    git(repository.folder, "init", "--quiet")
+    repository.write("README.md", "Propose a recipe.")
+    repository.commit("Begin")
+    with github.serve(repository.server) as hub:
         hub.add(STAGED, 77)
         hub.person("ada", 1)
         hub.person("rita", 2, {STAGED: "maintain"})
         hub.person("mallory", 4)
         hub.person("forge[bot]", 9, {STAGED: "write"})
-        yield Scene(hub, staged, command, bakeries)
+        yield Scene(hub, repository, bakeries)
         assert hub.problems == []
 
 
