@@ -270,10 +270,11 @@ def refuse_unknown(wanted: str, ids: list[str], file: MetaFile) -> NoReturn:
     raise Refused(UNKNOWN.at(place, f"there is no recipe `{wanted}`", did_you_mean(wanted, ids)))
 
 
-def inspect(folder: Path, file: MetaFile, *, seconds: float = IMPORT_SECONDS) -> Found:
+def inspect(folder: Path, file: MetaFile, *, python: Path | None = None, seconds: float = IMPORT_SECONDS) -> Found:
     """Import every recipe of a feedstock in a process of its own and say what was found.
 
-    Raises :class:`Refused` with the findings of that process, or because it died or took longer than ``seconds``.
+    ``python`` is that of the recipes' environment (default: this one). Raises :class:`Refused` with the findings of
+    that process, or because it died or took longer than ``seconds``.
     """
     place = file.document.place(("recipes",))
     environment = bare(os.environ)
@@ -284,7 +285,7 @@ def inspect(folder: Path, file: MetaFile, *, seconds: float = IMPORT_SECONDS) ->
                 # -B: a recipe may not leave bytecode in the checkout that is planned.
                 # -P: nor may a file at the checkout's root stand in for a package of the same name, ours for one.
                 done = subprocess.run(
-                    [sys.executable, "-B", "-P", "-c", _ANSWER, str(folder), str(reply)],
+                    [python or sys.executable, "-B", "-P", "-c", _ANSWER, str(folder), str(reply)],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
