@@ -105,7 +105,7 @@ def test_what_both_changed_stays_the_persons_and_is_named(forge, feedstock):
     git(feedstock, "checkout", "--quiet", outcome.branch)
     readme = (feedstock / "README.md").read_text(encoding="utf-8")
     assert "## How we release" in readme
-    assert "<<<<<<<" not in readme
+    assert "<<<<<<< " not in readme
     assert "workflow_dispatch" in (feedstock / ".github/workflows/check.yml").read_text(encoding="utf-8")
     assert "left as they are here:\n- README.md" in git(feedstock, "log", "-1", "--format=%B")
     assert lint.lint([feedstock], lint.Options()).findings == []

@@ -56,6 +56,8 @@ class Repository:
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"it ended with {done.returncode}"]
             told = [line for line in said if line.startswith(("fatal:", "error:", "remote:"))] or said
+            if rejected := [line.strip() for line in said if "rejected]" in line]:
+                told = ["; ".join([*rejected, *(line for line in told if line.startswith("remote:"))])]
             message = f"git {arguments[0]} in {self.folder}: {told[0]}"
             raise Refused(FAILED.at(None, message, "mend that, then try again"))
         return done.stdout

@@ -18,6 +18,7 @@ import httpx
 
 from . import __version__
 from .findings import Finding, Refused, Who, rule
+from .pace import Pace
 from .retries import Busy, attempts
 
 API = "https://api.github.com"
@@ -25,6 +26,8 @@ PATIENCE = 60.0
 """Seconds of retrying one request before giving up."""
 FIRST_PATIENCE = 5.0
 """The same while GitHub has not answered once: without a network, that should not take a minute to tell."""
+LIMIT_PAUSE = 60.0
+"""Seconds to wait where GitHub limits and does not say for how long; what its manual asks for."""
 PAGE = 100
 """GitHub's own limit of rows in an answer."""
 MAX_PAGES = 100
@@ -50,11 +53,17 @@ class GitHub:
         token: str | None = None,
         patience: float = PATIENCE,
         say: Callable[[str], None] = lambda _: None,
+        pace: Pace | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.token = token
         self.patience = patience
         self.say = say
+        self.pace = pace
+        """The gate of many requests at once; without one, each waits for itself."""
+        self.asked = 0
+        self.scopes: str | None = None
+        """What a person's classic token may do, as GitHub last said; other tokens have none."""
         self._answered = False
         headers = {
             "accept": "application/vnd.github+json",
@@ -75,10 +84,11 @@ class GitHub:
         *,
         patience: float = PATIENCE,
         say: Callable[[str], None] = lambda _: None,
+        pace: Pace | None = None,
     ) -> GitHub:
         """The API that ``GITHUB_API_URL`` names, with ``GITHUB_TOKEN`` or ``GH_TOKEN``."""
         token = environment.get("GITHUB_TOKEN") or environment.get("GH_TOKEN")
-        return cls(environment.get("GITHUB_API_URL") or API, token=token or None, patience=patience, say=say)
+        return cls(environment.get("GITHUB_API_URL") or API, token=token or None, patience=patience, say=say, pace=pace)
 
     def __enter__(self) -> GitHub:
         return self
@@ -125,6 +135,8 @@ class GitHub:
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None, params: Mapping[str, str | int] | None
     ) -> httpx.Response:
+        if self.pace:
+            self.pace.before(method)
         try:
             response = self._http.request(method, path, json=body, params=params)
             self._answered = True
@@ -136,8 +148,15 @@ class GitHub:
             message = f"{self.url} broke off {method} {path}: {error or type(error).__name__}"
             fix = "run the same command again: it finds what was done"
             raise Refused(UNREACHABLE.at(None, message, fix)) from None
+        self.asked += 1
+        self.scopes = response.headers.get("x-oauth-scopes")
+        if self.pace:
+            self.pace.after(response.headers)
         if _limited(response):
             after = _wait(response)
+            if self.pace:
+                self.pace.pause(LIMIT_PAUSE if after is None else after)
+                raise Busy(response.status_code, 0.0)
             if after is not None and after > self.patience:
                 at = time.strftime("%H:%M UTC", time.gmtime(time.time() + after))
                 fix = f"run the same command again after {at}"
@@ -182,6 +201,37 @@ class GitHub:
         found: dict[str, Any] | None = self.request("GET", f"/repos/{name}", missing_ok=True)
         return found
 
+    def repositories(self, owner: str) -> list[dict[str, Any]]:
+        """The repositories of an organisation or a person that the token may see.
+
+        Raises :class:`Refused` if there is neither.
+        """
+        try:
+            return list(self.pages(f"/orgs/{quote(owner, safe='')}/repos"))
+        except Refused as refused:
+            if refused.findings[0].rule is not NOT_FOUND:
+                raise
+        person = self.user(owner)
+        if person is None:
+            message = f"GitHub knows no organisation and no person called {owner}"
+            raise Refused(NOT_FOUND.at(None, message, "check the spelling"))
+        if self.token and person["id"] == self._viewer():
+            return list(self.pages("/user/repos", {"affiliation": "owner"}))
+        return list(self.pages(f"/users/{quote(owner, safe='')}/repos"))
+
+    def budget(self) -> dict[str, Any] | None:
+        """The hour's requests: ``limit``, ``remaining``, ``reset`` (a Unix time); ``None`` where none are counted."""
+        found = self.request("GET", "/rate_limit", missing_ok=True)
+        return dict(found["resources"]["core"]) if found else None
+
+    def checks(self, repository: str, commit: str) -> dict[str, str]:
+        """Every check and status of a commit by name: ``pending``, ``success`` or ``failure``."""
+        path = f"/repos/{repository}/commits/{commit}"
+        runs = self.request("GET", f"{path}/check-runs", params={"per_page": PAGE})["check_runs"]
+        found = {str(run["name"]): _verdict(run["conclusion"]) for run in runs}
+        combined = self.request("GET", f"{path}/status", params={"per_page": PAGE})["statuses"]
+        return found | {str(status["context"]): _verdict(status["state"]) for status in combined}
+
     def fork(self, name: str) -> dict[str, Any]:
         """The token's own fork of a repository, made if it is missing; GitHub answers before it can be pushed to."""
         return dict(self.request("POST", f"/repos/{name}/forks", {"default_branch_only": True}))
@@ -220,6 +270,10 @@ class GitHub:
         """A pull request."""
         return dict(self.request("GET", f"/repos/{repository}/pulls/{number}"))
 
+    def pulls(self, repository: str, *, state: str, head: str | None = None) -> list[dict[str, Any]]:
+        """The pull requests that are ``open``, ``closed`` or ``all``, newest first; of ``owner:branch``, if named."""
+        return list(self.pages(f"/repos/{repository}/pulls", {"state": state} | ({"head": head} if head else {})))
+
     def open_pulls(self, repository: str, head: str) -> list[dict[str, Any]]:
         """The open pull requests from ``owner:branch``."""
         return list(self.pages(f"/repos/{repository}/pulls", {"state": "open", "head": head}))
@@ -253,9 +307,10 @@ class GitHub:
             )
         )
 
-    def update_pull(self, repository: str, number: int, *, body: str) -> None:
-        """Replace a pull request's body."""
-        self.request("PATCH", f"/repos/{repository}/pulls/{number}", {"body": body})
+    def update_pull(self, repository: str, number: int, *, body: str, title: str | None = None) -> None:
+        """Replace a pull request's body, and its title if one is given."""
+        changed = {"body": body} | ({"title": title} if title else {})
+        self.request("PATCH", f"/repos/{repository}/pulls/{number}", changed)
 
     def request_reviewers(self, repository: str, number: int, logins: Sequence[str]) -> None:
         """Ask people for a review. Raises :class:`Refused` if GitHub does not know one as a collaborator."""
@@ -302,6 +357,13 @@ class GitHub:
         return list(self.pages(f"/repos/{repository}/commits/{quote(commit, safe='')}/statuses"))
 
 
+def _verdict(conclusion: str | None) -> str:
+    """A check run's conclusion or a status's state in one of three words."""
+    if conclusion in (None, "pending"):
+        return "pending"
+    return "success" if conclusion in ("success", "neutral", "skipped") else "failure"
+
+
 def _limited(response: httpx.Response) -> bool:
     """Whether GitHub refused for having had too many requests.
 
@@ -310,7 +372,10 @@ def _limited(response: httpx.Response) -> bool:
     if response.status_code == 429:
         return True
     headers = response.headers
-    return response.status_code == 403 and ("retry-after" in headers or headers.get("x-ratelimit-remaining") == "0")
+    if response.status_code != 403:
+        return False
+    told = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
+    return told or "rate limit" in response.text[:1000].lower()
 
 
 def _wait(response: httpx.Response) -> float | None:

@@ -48,6 +48,7 @@ class State(StrEnum):
     WAITING = "waiting"  # its branch is there from an earlier run
     PLANNED = "planned"  # what a dry run says
     UPDATED = "updated"
+    DECLINED = "declined"  # somebody closed its pull request
     REFUSED = "refused"
 
 
@@ -55,7 +56,7 @@ class State(StrEnum):
 class Outcome:
     """What an update did, or would do, to one feedstock."""
 
-    folder: Path
+    name: str
     state: State
     version: str = ""
     branch: str = ""
@@ -63,6 +64,10 @@ class Outcome:
     conflicts: tuple[str, ...] = ()
     """Files that both sides changed in the same lines: the branch keeps the feedstock's."""
     findings: tuple[Finding, ...] = ()
+    page: str = ""
+    """Its pull request, on GitHub."""
+    commit: str = ""
+    """What the pull request is at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ def guarded(work: Callable[[], One], refused: Callable[[tuple[Finding, ...]], On
 
 
 def _refused(folder: Path, findings: tuple[Finding, ...]) -> Outcome:
-    return Outcome(folder, State.REFUSED, findings=findings)
+    return Outcome(folder.name, State.REFUSED, findings=findings)
 
 
 def source(folder: Path) -> str:
@@ -183,10 +188,10 @@ def _update(folder: Path, template: Template, dry_run: bool) -> Outcome:
     repository = _committed(folder)
     now = recorded(repository, "HEAD", str(folder / ANSWERS))
     if state := standing(now, template):
-        return Outcome(folder, state, template.version if state is State.CURRENT else now.version)
+        return Outcome(folder.name, state, template.version if state is State.CURRENT else now.version)
     branch = f"{BRANCH}{template.version}"
     if repository.resolve(f"refs/heads/{branch}"):
-        return Outcome(folder, State.WAITING, template.version, branch)
+        return Outcome(folder.name, State.WAITING, template.version, branch)
     head = repository.run("rev-parse", "HEAD").strip()
     merged = merge(repository, head, now, template)
     left = tuple(conflict.path for conflict in merged.conflicts)
@@ -194,7 +199,7 @@ def _update(folder: Path, template: Template, dry_run: bool) -> Outcome:
         commit = committed(repository, merged, head, template)
         repository.run("update-ref", f"refs/heads/{branch}", commit, _ABSENT)
     state = State.PLANNED if dry_run else State.UPDATED
-    return Outcome(folder, state, template.version, branch, merged.files, left)
+    return Outcome(folder.name, state, template.version, branch, merged.files, left)
 
 
 def standing(now: Recorded, template: Template) -> State | None:

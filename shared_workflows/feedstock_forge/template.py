@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .findings import Place, Refused, Who, rule
-from .git import Repository
+from .git import Repository, github_name
 
 if TYPE_CHECKING:
     from .rendering import Version
@@ -26,13 +26,11 @@ NO_TEMPLATE = rule("template-unreachable", "An update compares two versions of t
 NO_VERSION = rule("template-version-unknown", "An update compares two versions of the template.", who=Who.MAINTAINER)
 NEW_QUESTION = rule("answers-refused", "The template has a new question, or refuses an old answer.", who=Who.MAINTAINER)
 
-_GITHUB = re.compile(r"(?:^gh:|github\.com[:/])([\w.-]+/[\w.-]+?)(?:\.git)?/*$", re.ASCII)
-
 
 def same_place(address: str) -> str:
     """An address in one spelling, to compare it with others: however it is written, a repository has one."""
-    if on_github := _GITHUB.search(address):
-        return f"github.com/{on_github[1].lower()}"
+    if name := github_name(address):
+        return f"github.com/{name.lower()}"
     return re.sub(r"^\w+://|(?:\.git)?/*$", "", address.removeprefix("git+"))
 
 

@@ -56,6 +56,15 @@ class GitHub:
     problems: list[str] = field(default_factory=list)
     faults: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
     """Answers to give instead: a pattern of ``METHOD /path``, a status and headers; each is used once."""
+    checks: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    """The check runs of a commit; under the name ``*`` of a repository, those of every commit."""
+    archived: set[str] = field(default_factory=set)
+    private: set[str] = field(default_factory=set)
+    """What only those with a role may see."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every answer."""
+    watchers: list[Callable[[str], None]] = field(default_factory=list)
+    """Called with ``METHOD /path`` before a request is looked at, and with ``done METHOD /path`` once it has worked."""
     lock: Any = field(default_factory=threading.RLock)
     clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
@@ -113,6 +122,9 @@ class GitHub:
             raise Missing
         return name
 
+    def _sees(self, name: str, login: str | None) -> bool:
+        return name not in self.private or (name, login or "") in self.roles
+
     def _pull(self, name: str, number: str) -> dict[str, Any]:
         pulls = self.pulls[name]
         if not 0 < int(number) <= len(pulls):
@@ -130,7 +142,8 @@ class GitHub:
             "full_name": name,
             "owner": {"login": owner},
             "default_branch": "main",
-            "private": False,
+            "private": name in self.private,
+            "archived": name in self.archived,
             "permissions": {key: levels.index(role) >= level for key, level in may.items()},
         }
 
@@ -190,9 +203,31 @@ class GitHub:
         if method != "GET" and login is None:
             raise Missing(401, "Requires authentication")
         name = self._named(at["owner"], at["repo"]) if "owner" in at else ""
+        if name and not self._sees(name, login):
+            raise Missing
         match f"{method} {template.replace('/repos/{owner}/{repo}', '')}":
             case "GET ":
                 return self._repository(name, login)
+            case "GET /orgs/{org}/repos":
+                names = [known for known in sorted(self.repositories) if known.startswith(f"{at['org']}/")]
+                if not names or at["org"] in self.users:
+                    raise Missing
+                return [self._repository(known, login) for known in names if self._sees(known, login)]
+            case "GET /users/{username}/repos":
+                names = [known for known in sorted(self.repositories) if known.startswith(f"{at['username']}/")]
+                return [self._repository(known, login) for known in names if known not in self.private]
+            case "GET /user/repos":
+                names = [known for known in sorted(self.repositories) if known.startswith(f"{login}/")]
+                return [self._repository(known, login) for known in names]
+            case "GET /rate_limit":
+                core = {"limit": 5000, "remaining": 4990, "reset": 1800000000, "used": 10}
+                return {"resources": {"core": core}, "rate": core}
+            case "GET /commits/{ref}/check-runs":
+                runs = [*self.checks[name, "*"], *self.checks[name, at["ref"]]]
+                return {"total_count": len(runs), "check_runs": runs}
+            case "GET /commits/{ref}/status":
+                given = self.statuses[name, at["ref"]]
+                return {"state": "pending", "total_count": len(given), "statuses": given}
             case "POST /forks":
                 fork = f"{login}/{at['repo']}"
                 if fork not in self.repositories:
@@ -314,6 +349,8 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
             with state.lock:
                 asked = f"{self.command} {parts.path}"
                 state.requests.append(asked)
+                for watcher in state.watchers:
+                    watcher(asked)
                 fault = next((fault for fault in state.faults if re.fullmatch(fault[0], asked)), None)
                 if fault:
                     state.faults.remove(fault)
@@ -335,6 +372,8 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
                         f"answer to {asked}: {wrong}"
                         for wrong in github_api.answer_errors(template, self.command, answer)
                     ]
+                    for watcher in state.watchers:
+                        watcher(f"done {asked}")
                 except Missing as missing:
                     return self._send(missing.status, {"message": str(missing)})
                 except Exception as error:
@@ -348,6 +387,7 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
             for name, value in {
                 "content-type": "application/json",
                 "content-length": str(len(content)),
+                **state.headers,
                 **(headers or {}),
             }.items():
                 self.send_header(name, value)
