@@ -22,7 +22,7 @@ NODE_MODULES := tests/npm/node_modules/.package-lock.json
 PIP := pip install --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: help setup tools demo test lint fix schemas bench clean
+.PHONY: help setup tools demo test test-all lint fix schemas bench release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ lint: setup $(ACTIONLINT) ## Style, types, workflows
 
 bench: setup ## Measure, and write docs/performance.md anew
 	$(BIN)/python -m bench
+
+release: setup ## Make the commits and the tag of a version: VERSION=0.2.0 (CHECKS=no leaves lint and tests out)
+	@$(BIN)/python -m feedstock_forge.forge_release check '$(VERSION)'
+	$(if $(filter no,$(CHECKS)),,@$(MAKE) test)
+	@$(BIN)/python -m feedstock_forge.forge_release cut '$(VERSION)'
 
 fix: setup ## Mend what can be mended by a machine
 	$(BIN)/ruff check --fix

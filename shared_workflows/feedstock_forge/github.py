@@ -307,6 +307,17 @@ class GitHub:
             )
         )
 
+    def release(self, repository: str, tag: str) -> dict[str, Any] | None:
+        """The published release of a tag; ``None`` if there is none."""
+        path = f"/repos/{repository}/releases/tags/{quote(tag, safe='')}"
+        found: dict[str, Any] | None = self.request("GET", path, missing_ok=True)
+        return found
+
+    def create_release(self, repository: str, *, tag: str, name: str, body: str) -> dict[str, Any]:
+        """Publish a release of a tag that is there."""
+        wanted = {"tag_name": tag, "name": name, "body": body}
+        return dict(self.request("POST", f"/repos/{repository}/releases", wanted))
+
     def update_pull(self, repository: str, number: int, *, body: str, title: str | None = None) -> None:
         """Replace a pull request's body, and its title if one is given."""
         changed = {"body": body} | ({"title": title} if title else {})

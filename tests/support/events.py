@@ -40,6 +40,12 @@ def push(commit: str, repository: str, *, repository_id: int = 4242, message: st
     return _of(payload, repository, repository_id)
 
 
+def tag(name: str, commit: str, repository: str, *, repository_id: int = 4242) -> dict[str, Any]:
+    """A push of a tag as GitHub sends it."""
+    payload = copy.deepcopy(next(item for item in examples()["push"] if item["ref"].startswith("refs/tags/")))
+    return _of(payload | {"ref": f"refs/tags/{name}", "after": commit}, repository, repository_id)
+
+
 def pull_request(commit: str, repository: str, *, repository_id: int = 4242) -> dict[str, Any]:
     """A pull request that somebody opens from a fork, as GitHub sends it."""
     payload = copy.deepcopy(next(item for item in examples()["pull_request"] if item["action"] == "opened"))

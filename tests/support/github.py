@@ -52,6 +52,8 @@ class GitHub:
     comments: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     statuses: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     labels: dict[tuple[str, int], list[str]] = field(default_factory=lambda: defaultdict(list))
+    releases: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """The releases by repository and tag."""
     requests: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     faults: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
@@ -236,6 +238,13 @@ class GitHub:
                     self.repositories[fork] = 10**6 + len(self.repositories)
                     self.roles[fork, str(login)] = "admin"
                 return self._repository(fork, login)
+            case "GET /releases/tags/{tag}":
+                return self._release(name, unquote(at["tag"]))
+            case "POST /releases":
+                if (name, body["tag_name"]) in self.releases:
+                    raise Missing(422, "Validation Failed")
+                self.releases[name, body["tag_name"]] = {"id": len(self.releases) + 1, **body}
+                return self._release(name, body["tag_name"])
             case "GET /user":
                 if login is None:
                     raise Missing(401, "Requires authentication")
@@ -304,6 +313,11 @@ class GitHub:
             case "GET /commits/{ref}/statuses":
                 return self.statuses[name, at["ref"]][::-1]
         raise github_api.Undocumented(f"the stand-in does not know {method} {template}")
+
+    def _release(self, name: str, tag: str) -> dict[str, Any]:
+        if (name, tag) not in self.releases:
+            raise Missing
+        return {**self.releases[name, tag], "html_url": f"https://github.com/{name}/releases/tag/{tag}"}
 
     def _contents(self, name: str, path: str, ref: str) -> Any:
         folder = self.folder / name

@@ -78,10 +78,12 @@ def feedstock(context: click.Context, debug: bool) -> None:
         os.environ["FEEDSTOCK_DEBUG"] = "1"
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line: every refusal is printed once, here, and a traceback only with ``--debug``."""
+def main(
+    arguments: list[str] | None = None, *, command: click.Command = feedstock, name: str = "feedstock"
+) -> NoReturn:
+    """Run a command line: every refusal is printed once, here, and a traceback only with ``--debug``."""
     try:
-        status: Any = feedstock.main(arguments, prog_name="feedstock", standalone_mode=False)
+        status: Any = command.main(arguments, prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
