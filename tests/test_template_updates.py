@@ -5,7 +5,6 @@ from pathlib import Path
 
 import copier
 import pytest
-import yaml
 
 from feedstock_forge import lifecycle, lint
 from feedstock_forge.git import Repository
@@ -15,7 +14,6 @@ from support import templates
 from support.feedstocks import git
 
 ROOT = Path(__file__).parents[1]
-LEDGER = yaml.safe_load((ROOT / "releases.yaml").read_text(encoding="utf-8"))
 REGISTER = ".github/workflows/register.yml"
 
 
@@ -124,6 +122,18 @@ def test_a_conflict_is_shown_as_copier_leaves_it_inline_which_lint_refuses(forge
     assert [found.id for found in lint.lint([feedstock], lint.Options()).findings] == ["conflict-marker"]
 
 
+def test_what_a_person_deleted_stays_deleted_though_the_template_changed_it(forge, feedstock, tmp_path):
+    (feedstock / "README.md").unlink()
+    templates.commit(feedstock)
+    other = Path(shutil.copytree(feedstock, tmp_path / "other"))
+    copier.run_update(other, defaults=True, quiet=True, overwrite=True)
+    (outcome,) = update(forge, feedstock)
+    assert outcome.conflicts == ()
+    git(feedstock, "checkout", "--quiet", outcome.branch)
+    assert templates.tree(feedstock) == templates.tree(other)
+    assert not (feedstock / "README.md").exists()
+
+
 def test_a_second_update_finds_the_branch_and_a_merged_one_nothing_to_do(forge, feedstock):
     (first,) = update(forge, feedstock)
     assert update(forge, feedstock)[0].state is State.WAITING
@@ -179,17 +189,3 @@ def test_the_command_updates_where_it_stands_and_ends_with_3_where_a_file_is_lef
 def test_a_template_that_is_not_there_is_a_finding(feedstock, command):
     done = command("update", "--template", feedstock / "nowhere", cwd=feedstock, code=1)
     assert "template-unreachable" in done.stderr
-
-
-def test_every_released_version_updates_to_this_one_without_a_conflict(tmp_path):
-    """The ledger holds what was released; before the first release it is empty."""
-    forge = tmp_path / "forge"
-    git(ROOT, "clone", "--quiet", "--no-local", str(ROOT), str(forge))
-    for release in LEDGER:
-        folder = tmp_path / release["version"] / "noaa-oisst-feedstock"
-        copier.run_copy(
-            str(forge), folder, data=templates.ANSWERS, vcs_ref=release["commit"], defaults=True, quiet=True
-        )
-        edited(templates.begin(folder))
-        (outcome,) = update(forge, folder, version="HEAD")
-        assert outcome.conflicts == ()

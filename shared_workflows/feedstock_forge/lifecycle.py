@@ -276,7 +276,8 @@ def _merge(
     entries, conflicts = "", []
     for path, sides_of in sorted(stages.items()):
         settled, text = _settle(repository, sides_of, scratch)
-        conflicts.append(Conflict(path, text))
+        if set(sides_of) != {1, 3}:  # what a person deleted stays deleted, as after `copier update`
+            conflicts.append(Conflict(path, text))
         entries += f"0 {_ABSENT}\t{path}\0"
         if 2 in sides_of:
             entries += f"{sides_of[2][0]} {settled or sides_of[2][1]}\t{path}\0"

@@ -26,13 +26,23 @@ ANSWERS = {
 }
 
 
+PARTS = ("copier.yml", "cookiecutter.json", "template", "hooks")
+"""What the template is made of, beside cookiecutter's link to it."""
+
+
+def put(name: str, folder: Path) -> None:
+    """Copy a part of the working tree's template."""
+    if (ROOT / name).is_dir():
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(ROOT / name, folder)
+
+
 def release(folder: Path, version: str = "v1.0.0") -> Path:
     """The working tree's template, committed and tagged in a repository of its own."""
     folder.mkdir(parents=True)
-    for name in ("copier.yml", "cookiecutter.json"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("template", "hooks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in PARTS:
+        put(name, folder)
     (folder / "{{cookiecutter.feedstock_name}}").symlink_to("template")
     git(folder, "init", "--quiet")
     commit(folder, version)
