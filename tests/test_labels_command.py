@@ -101,6 +101,7 @@ def test_explaining_ticks_and_crosses_every_condition_and_names_the_command(
     assert "✗ meta.yaml asks for it on `release`" in done.stdout
     assert "✓ the label exists" in done.stdout
     assert "fix: feedstock label request ldeo.aws prod\n" in done.stdout
+    assert done.stderr == ""  # GitHub is away and was not asked
     said = json.loads(command(*arguments, *options, "--format", "json", env=OFFLINE, code=1).stdout)
     assert [row["finding"] for row in said["conditions"] if not row["holds"]] == ["label-not-asked", "grant-missing"]
 

@@ -160,6 +160,33 @@ def test_asking_in_vain_is_refused_before_anything_is_made(
     assert git(feedstock, "branch", "--list", "label/*") == git(granting, "branch", "--list", "label/*") == ""
 
 
+def test_a_clone_of_the_forge_stands_for_its_default_branch_of_now(
+    command: Command, clones: tuple[Path, Path], forge: Feedstock
+) -> None:
+    feedstock, granting = clones
+    options = ["prod", "-C", feedstock, "--forge", granting, "--repository-id", "4242"]
+    forge.write("bakeries/new/bakery.yaml", BAKERY.replace("name: ldeo", "name: new"))
+    forge.commit("A new bakery, which the clone has not seen")
+    command("label", "request", "new", *options, env=away(forge.server))
+    (granting / "bakeries/mine").mkdir()
+    (granting / "bakeries/mine/bakery.yaml").write_text(BAKERY.replace("name: ldeo", "name: mine"))
+    git(granting, "add", "--all")
+    git(granting, "commit", "--quiet", "--message", "A bakery that nobody else has seen")
+    done = command("label", "request", "mine", *options, env=away(forge.server), code=1)
+    assert "origin/main of pangeo-forge/feedstock-forge has no bakery `mine`" in done.stderr
+    assert "fix: let the commit that adds it into origin/main first" in done.stderr
+
+
+def test_where_the_forge_cannot_be_cloned_a_clone_can_be_named(
+    command: Command, clones: tuple[Path, Path], forge: Feedstock
+) -> None:
+    options = ["-C", clones[0], "--forge", "nobody/forge", "--repository-id", "4242"]
+    done = command("label", "request", "ldeo", "prod", *options, env=away(forge.server), code=1)
+    assert "[git-failed]" in done.stderr
+    assert "or name a clone of it with --forge CLONE" in done.stderr
+    assert not (clones[0] / ".git/feedstock-forge/nobody/forge").exists()
+
+
 def test_two_hundred_grants_merge_in_any_order_without_conflict(forge: Feedstock) -> None:
     """Each grant starts from the same commit, as pull requests do."""
     base, folder = forge.head, "bakeries/ldeo/grants"

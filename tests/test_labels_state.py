@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,13 @@ class Scene:
     command: Command
     token: str
 
-    def request(self, *options: str, code: int = 0) -> str:
+    def request(self, *options: str, code: int = 0, bakery: str = "ldeo") -> str:
         done = self.command(
             "label",
             "request",
             "-C",
             self.clone,
-            "ldeo",
+            bakery,
             "prod",
             "--forge",
             FORGE,
@@ -125,10 +126,50 @@ def test_asking_twice_finds_the_open_request(scene: Scene) -> None:
 
 def test_asking_for_more_goes_on_with_the_open_request(scene: Scene) -> None:
     scene.request()
-    scene.request("--on", "merge", "--on", "release")
-    assert "on: [merge, release]" in git(scene.feedstock.folder, "show", f"{BRANCH}:feedstock/meta.yaml")
+    scene.request("--on", "merge")
+    assert "on: [release, merge]" in git(scene.feedstock.folder, "show", f"{BRANCH}:feedstock/meta.yaml")
     assert git(scene.feedstock.folder, "rev-list", "--count", f"main..{BRANCH}") == "2"
+    assert "events: [release, merge]" in git(scene.hub.folder / "ada/feedstock-forge", "show", f"{BRANCH}:{GRANT}")
     assert len(scene.hub.pulls[FEEDSTOCK]) == len(scene.hub.pulls[FORGE]) == 1
+
+
+STANDING = """\
+# Agreed with Ada in June.
+repository: pangeo-forge/sst-feedstock
+repository_id: 4242  # the second of this name
+label: prod
+recipes: [a]  # b is too large for us
+events: [release]
+limits: {memory: 2 GiB}
+expires: 2020-01-01
+"""
+
+
+def test_more_is_added_to_what_stands_and_the_operators_comments_stay(scene: Scene) -> None:
+    scene.forge.write(GRANT, STANDING)
+    scene.forge.commit("Grant")
+    scene.request("--recipes", "b,c", "--on", "merge", "--resources", "3 GiB", "--expires", "2099-01-01")
+    grant = git(scene.hub.folder / "ada/feedstock-forge", "show", f"{BRANCH}:{GRANT}")
+    expected = STANDING.replace("[a]", "[a, b, c]").replace("[release]", "[release, merge]")
+    assert grant + "\n" == expected.replace("2 GiB", "3 GiB").replace("2020-01-01", "2099-01-01")
+    assert "runs | `a`, `b`, `c`, on each merge" in scene.hub.pulls[FORGE][0]["body"]
+
+
+def test_a_grant_that_ends_soon_is_renewed_by_asking_again(scene: Scene) -> None:
+    tomorrow = datetime.date.today() + datetime.timedelta(days=1)
+    scene.forge.write(GRANT, STANDING.replace("2020-01-01", str(tomorrow)))
+    scene.forge.commit("Grant")
+    scene.request()
+    grant = git(scene.hub.folder / "ada/feedstock-forge", "show", f"{BRANCH}:{GRANT}")
+    changed = [old for old, new in zip(STANDING.splitlines(), grant.splitlines(), strict=True) if old != new]
+    assert changed == ["expires: 2020-01-01"]
+    assert str(tomorrow) not in grant
+
+
+def test_a_mistyped_bakery_is_told_without_a_clone(scene: Scene) -> None:
+    said = scene.request(code=1, bakery="lddo")
+    assert "did you mean `ldeo`?" in said
+    assert not (scene.clone / ".git/feedstock-forge").exists()
 
 
 def test_a_rate_limit_and_an_outage_leave_no_second_request(scene: Scene) -> None:

@@ -59,7 +59,7 @@ class Repository:
             if rejected := [line.strip() for line in said if "rejected]" in line]:
                 told = ["; ".join([*rejected, *(line for line in told if line.startswith("remote:"))])]
             message = f"git {arguments[0]} in {self.folder}: {told[0]}"
-            raise Refused(FAILED.at(None, message, "mend that, then try again"))
+            raise Refused(FAILED.at(None, message, "mend what git names, then run the same command again"))
         return done.stdout
 
     def _run(
@@ -101,6 +101,12 @@ class Repository:
                 return ref
         message = f"{self.folder} is no git repository with a commit"
         raise Refused(NOT_A_REPOSITORY.at(None, message, "run this in a clone, or name one"))
+
+    def refresh(self) -> None:
+        """Bring what is known of ``origin`` up to date; without a network it stays as it was."""
+        fetched = self.ask("fetch", "--quiet", "--prune", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        if fetched is not None and self.ask("symbolic-ref", "--quiet", "refs/remotes/origin/HEAD") is None:
+            self.ask("remote", "set-head", "origin", "--auto")
 
     def resolve(self, ref: str) -> str | None:
         """The commit that a ref names, if it is here."""
@@ -160,11 +166,16 @@ def fetch(url: str, commit: str, folder: Path) -> Repository:
 def clone(url: str, folder: Path, *, token: str | None = None, server: str = "") -> Repository:
     """A clone of a repository without a working tree, or the one that an earlier call made, brought up to date."""
     repository = Repository(folder, token, server)
-    if (folder / ".git").exists():
+    if folder.exists():
         repository.run("fetch", "--quiet", "--prune", "origin")
         return repository
-    folder.mkdir(parents=True, exist_ok=True)
-    repository.run("clone", "--quiet", "--no-checkout", "--filter=blob:none", "--", url, ".")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is whole: who stops it here finds no half of it next time.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        partial = Repository(Path(scratch) / "clone", token, server)
+        partial.folder.mkdir()
+        partial.run("clone", "--quiet", "--no-checkout", "--filter=blob:none", "--", url, ".")
+        partial.folder.rename(folder)
     return repository
 
 

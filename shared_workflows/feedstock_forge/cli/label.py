@@ -14,12 +14,15 @@ from typing import Any, cast, get_args
 import click
 
 from .. import git, meta, plan, trigger
-from ..findings import Refused, Severity, text
+from ..bakery import UNKNOWN, Bakeries, default_folder, is_bakery_id
+from ..findings import Refused, Severity, did_you_mean, text
 from ..git import NOT_A_REPOSITORY, Repository
 from ..github import NOT_FOUND, GitHub
 from ..labels import ALL, explain, request, state, words
 from ..labels.audit import audit
+from ..labels.consent import OTHER_REPOSITORY
 from ..meta import Event, MetaFile, Resources
+from ..models import shown
 from ..prefect import Prefect
 from ..yaml_file import read_yaml
 from . import EXIT_PARTLY, EXIT_REFUSED
@@ -68,6 +71,10 @@ def explain_label(
     listed = tuple(recipe.id for recipe in declared) if isinstance(declared, list) else (ALL,)
     wanted = recipes or listed
     decision = explain(asking, plan.requests(file), bakery, label, wanted, bakeries, _today())
+    if not asking.repository_id and any(finding.rule is OTHER_REPOSITORY for finding in decision.findings):
+        # Only a grant needs the repository's id, so GitHub is asked only where there is one.
+        asking = dataclasses.replace(asking, repository_id=_asked_id(asking.repository))
+        decision = explain(asking, plan.requests(file), bakery, label, wanted, bakeries, _today())
     subject = f"{asking.repository} at {bakery}, label {label}, on {event}"
     if form == "json":
         click.echo(json.dumps(words.explained_json(subject, decision, wanted), indent=2, ensure_ascii=False))
@@ -84,18 +91,11 @@ def _feedstock(feedstock: str, event: Event, repository_id: int | None) -> tuple
     if folder.is_dir():
         asking = trigger.suppose(event, folder, os.environ)
         file = meta.read(folder, repository=asking.repository)
-        name = asking.repository
-        known = repository_id or asking.repository_id
-        if not known and Repository(folder).name:
-            try:
-                with GitHub.from_environment(os.environ, patience=5) as client:
-                    known = int((client.repository(name) or {}).get("id", 0))
-            except Refused as refused:
-                # Only a grant needs the id; the condition that misses it says so.
-                click.echo(text(refused.findings[0]), err=True)
-        return file, dataclasses.replace(asking, repository_id=known)
+        return file, dataclasses.replace(asking, repository_id=repository_id or asking.repository_id)
     with GitHub.from_environment(os.environ) as client, tempfile.TemporaryDirectory() as scratch:
-        repository = client.repository(feedstock) if feedstock.count("/") == 1 else None
+        named = feedstock.count("/") == 1
+        known: dict[str, Any] | None = {"id": repository_id, "full_name": feedstock} if repository_id else None
+        repository = (known or client.repository(feedstock)) if named else None
         content = client.file(feedstock, f"{meta.FOLDER}/{meta.FILE}") if repository else None
         if repository is None or content is None:
             message = f"there is no folder and no feedstock on GitHub called {feedstock}"
@@ -106,8 +106,17 @@ def _feedstock(feedstock: str, event: Event, repository_id: int | None) -> tuple
         name = str(repository["full_name"])
         file = meta.read(Path(scratch), repository=name)
     mode: trigger.Mode = "complete" if event == "release" else "update"
-    known = repository_id or int(repository["id"])
-    return file, trigger.Trigger(name, known, "https://github.com", "", event, mode, "", actor="")
+    return file, trigger.Trigger(name, int(repository["id"]), "https://github.com", "", event, mode, "", actor="")
+
+
+def _asked_id(name: str) -> int:
+    """GitHub's id of a repository; 0 where GitHub does not say, which the condition that misses it then says."""
+    try:
+        with GitHub.from_environment(os.environ, patience=5) as client:
+            return int((client.repository(name) or {}).get("id", 0))
+    except Refused as refused:
+        click.echo(text(refused.findings[0]), err=True)
+        return 0
 
 
 @command.command("audit")
@@ -184,8 +193,12 @@ def state_of(pull: int | None, head: str, repository: str, publish: bool) -> int
 
 
 _OPTIONS = (
-    click.option("--recipes", multiple=True, help="Recipes, separated by commas. [default: all of them]"),
-    click.option("--on", multiple=True, help="Events, separated by commas: release, merge. [default: release]"),
+    click.option(
+        "--recipes", multiple=True, help="Recipes to add, separated by commas. [default: as granted, else all of them]"
+    ),
+    click.option(
+        "--on", multiple=True, help="Events to add: release, merge or both. [default: as asked for, else release]"
+    ),
     click.option("--resources", default="", metavar="MEMORY[,CPU]", help="What one run needs: `8 GiB,2`."),
     click.option("--target", default="default", show_default=True, help="Which of the bakery's targets to write to."),
     click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="When it ends. [default: in a year]"),
@@ -210,9 +223,11 @@ def request_label(bakery: str, label: str, folder: Path, forge: str | None, **wi
     """Ask a bakery for a label, from a feedstock.
 
     Makes both halves: the request in meta.yaml and the grant in the forge, as two branches, and with GITHUB_TOKEN as
-    two linked pull requests. Asking again finds the open ones. No working tree is touched.
+    two linked pull requests. Asking again finds the open ones, and renews a grant that ends soon. What stands is only
+    added to: to ask for less, edit the files. No working tree is touched.
     """
     here = _clone(folder)
+    _refuse_id(bakery)
     _handshake(here, here, forge or _forge_of(folder), bakery, label, here.name, wish)
 
 
@@ -234,7 +249,8 @@ def offer_label(bakery: str, label: str, feedstock: str, folder: Path, **wish: A
     FEEDSTOCK is `owner/name`, or a clone's folder. Makes the same two halves as `feedstock label request`.
     """
     here = _clone(folder)
-    other = _other(here, feedstock)
+    request.refuse_unknown(here, here.name or str(folder), bakery)
+    other = _other(here, feedstock, "name your clone's folder instead")
     name = Repository(Path(feedstock)).name if Path(feedstock).is_dir() else feedstock
     _handshake(here, other, str(folder), bakery, label, name, wish)
 
@@ -243,20 +259,22 @@ def _handshake(
     here: Repository, feedstock: Repository, forge: str, bakery: str, label: str, name: str | None, said: dict[str, Any]
 ) -> None:
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-    granting = _other(here, forge)
-    forge_name = granting.name or forge
     if name is None:
         message = f"{feedstock.folder} has no remote `origin`, so nobody knows which repository asks"
         raise Refused(NOT_A_REPOSITORY.at(None, message, "git remote add origin URL"))
     memory, _, cpu = said["resources"].partition(",")
     limits = Resources.model_validate({"memory": memory.strip() or None, "cpu": _number(cpu)})
     with GitHub.from_environment(os.environ, say=_say) as client:
+        if not Path(forge).is_dir():
+            _refuse_unknown(client, forge, bakery)
+        granting = _other(here, forge, "name a clone of it with --forge CLONE")
+        forge_name = granting.name or forge
         wish = request.Wish(
             repository=name,
             repository_id=said["repository_id"] or _repository_id(client, name),
             bakery=bakery,
             label=label,
-            recipes=_words(said["recipes"]) or (ALL,),
+            recipes=_words(said["recipes"]),
             events=_events(said["on"]),
             memory=limits.memory,
             cpu=limits.cpu,
@@ -279,7 +297,7 @@ def _words(said: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _events(said: tuple[str, ...]) -> tuple[Event, ...]:
-    known = _words(said) or ("release",)
+    known = _words(said)
     for word in known:
         if word not in get_args(Event):
             raise click.BadParameter(f"`{word}` is no event; write release, merge or both", param_hint="--on")
@@ -303,7 +321,24 @@ def _repository_id(client: GitHub, name: str) -> int:
         return 0
 
 
-def _other(here: Repository, named: str) -> Repository:
+def _refuse_id(bakery: str) -> None:
+    """Raise :class:`Refused` for what no forge could have as a bakery's id, before one is asked."""
+    if not is_bakery_id(bakery):
+        fix = did_you_mean(bakery, Bakeries(default_folder()).ids())
+        raise Refused(UNKNOWN.at(None, f"there is no bakery {shown(bakery)}", fix))
+
+
+def _refuse_unknown(client: GitHub, forge: str, bakery: str) -> None:
+    """Raise :class:`Refused` for a bakery that the forge lacks: one request, where a clone would take much longer."""
+    try:
+        ids = client.folder(forge, "bakeries")
+    except Refused:
+        return  # whatever it is, the clone meets it too
+    if ids and bakery not in ids:
+        raise Refused(UNKNOWN.at(None, f"{forge} has no bakery {shown(bakery)}", did_you_mean(bakery, ids)))
+
+
+def _other(here: Repository, named: str, instead: str) -> Repository:
     """The other side's repository: a clone that was named, or one of our own beside the git data of this one."""
     if Path(named).is_dir():
         return _clone(Path(named))
@@ -311,7 +346,11 @@ def _other(here: Repository, named: str) -> Repository:
         raise click.UsageError(f"`{named}` is neither a folder nor `owner/name`")
     data = here.run("rev-parse", "--absolute-git-dir").strip()
     mine = _clone(Path(data) / "feedstock-forge" / named)
-    return git.clone(request.clone_url(mine.server, named), mine.folder, token=mine.token, server=mine.server)
+    try:
+        return git.clone(request.clone_url(mine.server, named), mine.folder, token=mine.token, server=mine.server)
+    except Refused as refused:
+        fix = f"check that {mine.server} can be reached and has {named}, or {instead}"
+        raise Refused(*(dataclasses.replace(finding, fix=fix) for finding in refused.findings)) from None
 
 
 def _clone(folder: Path) -> Repository:

@@ -14,7 +14,7 @@ from ..plan import Request
 from ..register import ENTRYPOINT
 from ..trigger import Trigger
 from .consent import decide
-from .grants import check
+from .grants import SOON, check
 
 FOREIGN = rule(
     "deployment-foreign",
@@ -23,7 +23,6 @@ FOREIGN = rule(
 )
 
 ANYBODY = "anybody"
-SOON = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)

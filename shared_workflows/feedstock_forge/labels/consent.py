@@ -246,9 +246,8 @@ def _granted(
     missing = None
     if others:
         named = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
-        missing = OTHER_RECIPE.at(
-            place(("recipes",)), f"the grant does not name {named}", f"{ask} --recipes {others[0]}"
-        )
+        message = f"the grant does not name {named}"
+        missing = OTHER_RECIPE.at(place(("recipes",)), message, f"{ask} --recipes {','.join(others[:10])}")
     conditions.append(Condition("the grant names the recipes", place(("recipes",)), missing))
     return conditions, covered, [("the grant's", grant.limits, place(("limits",)))]
 

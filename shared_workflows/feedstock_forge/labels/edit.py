@@ -1,4 +1,4 @@
-"""Writing a request for a label into meta.yaml, its comments and order kept: only what changes is touched."""
+"""Writing a request into meta.yaml and more into a grant, comments and order kept: only what changes is touched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_EDITABLE = rule(
     who=Who.MAINTAINER,
 )
 
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*|\d{4}-\d\d-\d\d|\d+(?:\.\d+)? [A-Za-z]+")
 _KEY = "bakeries"
 
 
@@ -37,7 +37,7 @@ def with_request(text: str, wish: Mapping[str, Any]) -> str:
     elif index is None:
         edited, expected = _added(document, wish, known), [*known, dict(wish)]
     else:
-        edited = _updated(document, index, wish)
+        edited = _updated(document, (_KEY, index), wish)
         expected = [*known[:index], {**known[index], **wish}, *known[index + 1 :]]
     # Whatever the surgery did, the file must now say exactly the old and the new.
     if edited is None or parse_yaml(edited, document.path).data != {**document.data, _KEY: expected}:
@@ -46,6 +46,13 @@ def with_request(text: str, wish: Mapping[str, Any]) -> str:
         fix = f"run `feedstock lint --fix`, or add it yourself: `bakeries:` {item}"
         raise Refused(NOT_EDITABLE.at(document.place((_KEY,), key=True), message, fix))
     return edited
+
+
+def with_values(text: str, path: Path, values: Mapping[str, Any]) -> str | None:
+    """``text`` of a grant with some of its top-level values changed or added; ``None`` where that is not certain."""
+    document = parse_yaml(text, path)
+    edited = _updated(document, (), values)
+    return edited if parse_yaml(edited, path).data == {**document.data, **values} else None
 
 
 def _same(item: object, wish: Mapping[str, Any]) -> bool:
@@ -59,8 +66,9 @@ def _flow(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_flow(item)}' for key, item in value.items())}}}"
     if isinstance(value, str):
-        plain = _PLAIN.fullmatch(value) or re.fullmatch(r"\d+(?:\.\d+)? [A-Za-z]+", value)
-        return value if plain and value.lower() not in ("true", "false", "null") else json.dumps(value)
+        return (
+            value if _PLAIN.fullmatch(value) and value.lower() not in ("true", "false", "null") else json.dumps(value)
+        )
     return json.dumps(value)
 
 
@@ -91,25 +99,30 @@ def _added(document: Document, wish: Mapping[str, Any], known: list[Any]) -> str
     return f"{text[:at]}{newline}{newline.join(_lines(wish, indent))}{text[at:]}"
 
 
-def _updated(document: Document, index: int, wish: Mapping[str, Any]) -> str:
-    """The changes from the last to the first, so that no position moves before it is used."""
+def _updated(document: Document, at: Loc, wish: Mapping[str, Any]) -> str:
+    """The mapping at a location, which has a ``label``, with what is wished for.
+
+    The changes are made from the last to the first, so that no position moves before it is used.
+    """
     text = document.text
     newline = "\r\n" if "\r\n" in text else "\n"
-    item = document.data[_KEY][index]
+    item = document.data
+    for part in at:
+        item = item[part]
     changes: list[tuple[int, int, str]] = []
-    label = (_KEY, index, "label")
+    label = (*at, "label")
     for key, value in wish.items():
-        loc = (_KEY, index, key)
+        loc = (*at, key)
         if key in item:
             if item[key] != value:
                 changes.append((document.values[loc].start, _end(document, loc), _flow(value)))
-        elif text[document.values[(_KEY, index)].start] == "{":
-            at = _end(document, label)
-            changes.append((at, at, f", {key}: {_flow(value)}"))
+        elif text[document.values[at].start] == "{":
+            end = _end(document, label)
+            changes.append((end, end, f", {key}: {_flow(value)}"))
         else:
-            at = _line_end(text, _end(document, label))
+            end = _line_end(text, _end(document, label))
             indent = " " * (document.keys[label].column - 1)
-            changes.append((at, at, f"{newline}{indent}{key}: {_flow(value)}"))
+            changes.append((end, end, f"{newline}{indent}{key}: {_flow(value)}"))
     for start, end, put in sorted(changes, reverse=True):
         text = text[:start] + put + text[end:]
     return text

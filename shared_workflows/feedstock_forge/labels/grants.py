@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -30,6 +31,9 @@ SHARED_POOL = rule(
     "bakery-pool-shared", "With one pool for two bakeries the one runs what the other granted.", who=Who.OPERATOR
 )
 STRAY = rule("bakery-file-stray", "A file that nothing reads looks like consent and is none.", who=Who.OPERATOR)
+
+SOON = datetime.timedelta(days=30)
+"""How long before its end a grant is to be renewed."""
 
 _GRANT_NAME = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)(?:\.([a-z0-9]+(?:-[a-z0-9]+)*))?\.yaml", re.ASCII)
 

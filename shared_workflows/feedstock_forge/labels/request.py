@@ -9,21 +9,33 @@ from __future__ import annotations
 import datetime
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
-from ..bakery import CLOSED, LABEL_CLOSED, Bakeries, BakeryFile, GrantFile, Limits, over_limit, unknown_label
+from ..bakery import (
+    CLOSED,
+    LABEL_CLOSED,
+    UNKNOWN,
+    Bakeries,
+    BakeryFile,
+    GrantFile,
+    Limits,
+    is_bakery_id,
+    over_limit,
+    unknown_label,
+)
 from ..findings import Place, Refused
 from ..git import Repository
 from ..github import GitHub
 from ..markdown import escape
 from ..meta import FILE, FOLDER, Event
 from ..quantities import format_duration, format_memory
-from .edit import with_request
-from .grants import feedstock_of, file_name
+from ..yaml_file import parse_yaml
+from .edit import with_request, with_values
+from .grants import SOON, feedstock_of, file_name
 
 META = f"{FOLDER}/{FILE}"
 FORK_SECONDS = 60.0
@@ -39,8 +51,10 @@ class Wish:
     """0 where GitHub could not be asked; the grant then waits for it."""
     bakery: str
     label: str
-    recipes: tuple[str, ...] = ("*",)
-    events: tuple[Event, ...] = ("release",)
+    recipes: tuple[str, ...] = ()
+    """More recipes than are agreed on; none is what stands, or every recipe where nothing does."""
+    events: tuple[Event, ...] = ()
+    """More events than are agreed on; none is what stands, or ``release`` where nothing does."""
     memory: int | None = None
     """Bytes."""
     cpu: float | None = None
@@ -87,36 +101,106 @@ class Request:
 
 
 def prepare(feedstock: Repository, forge: Repository, forge_name: str, wish: Wish, today: datetime.date) -> Request:
-    """Make both branches. Raises :class:`Refused` where the bakery could not say yes, or a file cannot be edited."""
+    """Make both branches. Raises :class:`Refused` where the bakery could not say yes, or a file cannot be edited.
+
+    What is asked for is added to what both sides have agreed on, or are asked in an open request; to agree on less is
+    a change that either makes alone.
+    """
     branch = f"label/{wish.bakery}/{feedstock_of(wish.repository)}.{wish.label}"
+    asking, granting = _parent(feedstock, branch), _parent(forge, branch)
     with tempfile.TemporaryDirectory() as scratch:
-        forge.extract(forge.base, "bakeries", Path(scratch))
-        bakeries = Bakeries.at(Path(scratch) / "bakeries")
-        bakery = bakeries.read(wish.bakery)
+        bakeries = _bakeries(forge, forge.base, Path(scratch) / "now")
+        bakery = _read(bakeries, wish.bakery, forge, forge_name)
         _refuse(bakery, wish)
-        known = bakeries.grants_for(wish.bakery, feedstock_of(wish.repository))
+        standing = _grant(bakeries, wish)
         existing = [path.name for path in bakeries.grants(wish.bakery)]
-    asking = _parent(feedstock, branch)
+        going_on = (
+            standing if granting == forge.base else _grant(_bakeries(forge, granting, Path(scratch) / "open"), wish)
+        )
     text = feedstock.read(asking, META)
-    item: dict[str, Any] = {"id": wish.bakery, "label": wish.label, "on": list(wish.events)}
+    asked = _asked(text, wish)
+    mine = going_on.grant if going_on and _is_to(going_on, wish) else None
+    recipes = [*(mine.recipes if mine else ()), *wish.recipes] or ["*"]
+    wish = replace(
+        wish,
+        events=_events([*asked, *wish.events]) or _events(mine.events if mine else ["release"]),
+        recipes=("*",) if "*" in recipes else tuple(dict.fromkeys(recipes)),
+    )
+    item: dict[str, Any] = {"id": wish.bakery, "label": wish.label}
+    item |= {"on": list(wish.events)} if set(wish.events) != set(asked) else {}
     item |= {"target": wish.target} if wish.target != "default" else {}
     item |= {"resources": wish.resources} if wish.resources else {}
-    text = with_request(text, item)
     subject = f"`{wish.label}` at {wish.bakery}"
-    mine = _half(wish.repository, feedstock, branch, asking, META, text, f"Ask for the label {subject}")
-    granted = next((file for file in known if file.grant.label == wish.label), None)
-    name = granted.document.path.name if granted else file_name(wish.repository, wish.label, existing)
+    title = f"Ask for the label {subject}"
+    theirs = _half(wish.repository, feedstock, branch, asking, META, with_request(text, item), title)
+    name = going_on.document.path.name if going_on else file_name(wish.repository, wish.label, existing)
     path = f"bakeries/{wish.bakery}/grants/{name}"
-    granting = _parent(forge, branch)
-    needed = bakery.bakery.labels[wish.label].grants == "on-request" and not _covers(granted, wish, today)
-    content = grant_text(wish, today) if needed else ""
     title = f"Grant {subject} to {wish.repository}"
-    if needed:
-        theirs = _half(forge_name, forge, branch, granting, path, content, title)
+    if bakery.bakery.labels[wish.label].grants == "on-request" and not _covers(standing, wish, today):
+        ours = _half(forge_name, forge, branch, granting, path, granted(going_on, wish, today), title)
     else:
-        theirs = Half(forge_name, forge, branch, granting, path, content, title, changes=False)
+        ours = Half(forge_name, forge, branch, granting, path, "", title, changes=False)
     reviewers = tuple(operator.github for operator in bakery.bakery.operators)
-    return Request(wish, bakery, mine, replace(theirs, reviewers=reviewers))
+    return Request(wish, bakery, theirs, replace(ours, reviewers=reviewers))
+
+
+def refuse_unknown(forge: Repository, forge_name: str, bakery_id: str) -> None:
+    """Raise :class:`Refused` where the forge has no such bakery, before anything else is fetched."""
+    forge.refresh()
+    with tempfile.TemporaryDirectory() as scratch:
+        _read(_bakeries(forge, forge.base, Path(scratch) / "now"), bakery_id, forge, forge_name)
+
+
+def _bakeries(forge: Repository, commit: str, into: Path) -> Bakeries:
+    into.mkdir()
+    forge.extract(commit, "bakeries", into)
+    return Bakeries.at(into / "bakeries")
+
+
+def _read(bakeries: Bakeries, bakery_id: str, forge: Repository, forge_name: str) -> BakeryFile:
+    """The bakery as the forge's default branch has it, which is what a pull request would change."""
+    try:
+        return bakeries.read(bakery_id)
+    except Refused as refused:
+        (finding, *_) = refused.findings
+        if finding.rule is not UNKNOWN:
+            raise
+        where = forge.base.removeprefix("refs/remotes/")
+        fix = finding.fix
+        if (
+            is_bakery_id(bakery_id)
+            and forge.ask("cat-file", "-e", f"HEAD:bakeries/{bakery_id}/bakery.yaml") is not None
+        ):
+            fix = f"let the commit that adds it into {where} first"
+        raise Refused(UNKNOWN.at(None, f"{where} of {forge_name} has no bakery `{bakery_id}`", fix)) from None
+
+
+def _grant(bakeries: Bakeries, wish: Wish) -> GrantFile | None:
+    """The grant of the label to a feedstock of this name."""
+    files = bakeries.grants_for(wish.bakery, feedstock_of(wish.repository)) if wish.bakery in bakeries.ids() else []
+    return next((file for file in files if file.grant.label == wish.label), None)
+
+
+def _is_to(file: GrantFile, wish: Wish) -> bool:
+    """Whether a grant is to this very repository, as far as its id is known."""
+    grant = file.grant
+    return grant.repository.lower() == wish.repository.lower() and wish.repository_id in (0, grant.repository_id)
+
+
+def _asked(text: str, wish: Wish) -> tuple[str, ...]:
+    """The events for which a meta.yaml asks for the label already."""
+    data = parse_yaml(text, Path(META)).data
+    items = data.get("bakeries") if isinstance(data, dict) else None
+    for item in items if isinstance(items, list) else []:
+        if isinstance(item, dict) and (item.get("id"), item.get("label")) == (wish.bakery, wish.label):
+            on = item.get("on", "release")
+            return tuple(map(str, on)) if isinstance(on, list) else (str(on),)
+    return ()
+
+
+def _events(said: Iterable[str]) -> tuple[Event, ...]:
+    """Each event once, in the order of the manual; whatever else a file says is refused where it is read."""
+    return tuple(event for event in get_args(Event) if event in set(said))
 
 
 def _half(name: str, git: Repository, branch: str, parent: str, path: str, text: str, title: str) -> Half:
@@ -127,8 +211,8 @@ def _half(name: str, git: Repository, branch: str, parent: str, path: str, text:
 
 def _parent(git: Repository, branch: str) -> str:
     """What the branch goes on from: the open request's, if there is one, else the default branch."""
+    git.refresh()
     there = f"refs/remotes/origin/{branch}"
-    git.ask("fetch", "--quiet", "origin", f"+refs/heads/{branch}:{there}")
     for ref in (there, f"refs/heads/{branch}"):
         if git.resolve(ref) and git.ask("merge-base", "--is-ancestor", ref, git.base) is None:
             return ref
@@ -151,16 +235,37 @@ def _refuse(bakery: BakeryFile, wish: Wish) -> None:
 
 
 def _covers(file: GrantFile | None, wish: Wish, today: datetime.date) -> bool:
-    """Whether a grant stands that says all that is wished for."""
-    if file is None or file.grant.revoked or (file.grant.expires and file.grant.expires < today):
+    """Whether a grant stands that says all that is wished for, and goes on for a while."""
+    if file is None or file.grant.revoked or not _is_to(file, wish):
         return False
     grant = file.grant
     return (
-        grant.repository_id == wish.repository_id
+        (grant.expires is None or grant.expires >= (wish.expires or today + SOON))
         and ("*" in grant.recipes or set(wish.recipes) <= set(grant.recipes))
         and set(wish.events) <= set(grant.events)
         and over_limit(wish.memory, wish.cpu, grant.limits, None) is None
     )
+
+
+def granted(file: GrantFile | None, wish: Wish, today: datetime.date) -> str:
+    """The grant's file: a new one, or the one that stands with what is wished for added, its comments kept."""
+    if file is None or not _is_to(file, wish):
+        return grant_text(wish, today)
+    grant = file.grant
+    values: dict[str, Any] = {}
+    if "*" not in grant.recipes and not set(wish.recipes) <= set(grant.recipes):
+        values["recipes"] = list(wish.recipes)
+    if not set(wish.events) <= set(grant.events):
+        values["events"] = list(_events([*grant.events, *wish.events]))
+    if over_limit(wish.memory, wish.cpu, grant.limits, None):
+        memory, cpu = grant.limits.memory, grant.limits.cpu
+        most = {"memory": format_memory(max(memory, wish.memory or 0))} if memory else {}
+        values["limits"] = most | ({"cpu": max(cpu, wish.cpu or 0)} if cpu else {})
+    if wish.expires or (grant.expires and grant.expires < today + YEAR):
+        values["expires"] = str(wish.expires or today + YEAR)
+    if grant.revoked:
+        values["revoked"] = False
+    return with_values(file.document.text, file.document.path, values) or grant_text(wish, today)
 
 
 def grant_text(wish: Wish, today: datetime.date) -> str:
