@@ -165,7 +165,7 @@ def _read(bakeries: Bakeries, bakery_id: str, forge: Repository, forge_name: str
         (finding, *_) = refused.findings
         if finding.rule is not UNKNOWN:
             raise
-        where = forge.base.removeprefix("refs/remotes/")
+        where = forge.ask("symbolic-ref", "--short", forge.base) or forge.base.removeprefix("refs/remotes/")
         fix = finding.fix
         if (
             is_bakery_id(bakery_id)
