@@ -122,16 +122,26 @@ def test_a_release_becomes_a_dataset_and_a_merge_appends_to_it(
 
 def test_an_event_with_nothing_to_register_ends_well_and_says_so(forge: actions.Forge, server: prefect.Server) -> None:
     feedstock = generated.generate(forge, "quiet")
-    payload = json.loads(feedstock.merge().read_text())
-    payload["ref"] = "refs/heads/not-the-default"
-    event = feedstock.server / "push-elsewhere.json"
-    event.write_text(json.dumps(payload))
-    run = register(forge, feedstock, ("push", event), server)
+    payload = json.loads(feedstock.release("v1.0.0rc1").read_text())
+    payload["release"]["prerelease"] = True
+    event = events.write(payload, feedstock.server / "pre-release.json")
+    run = register(forge, feedstock, ("release", event), server)
     assert run.outcomes == dict.fromkeys(REGISTERED, "success"), run.said[-2000:]
     assert ran(run) == REGISTERED
-    assert run.said.count("`not-the-default` is not the default branch") == 3
+    assert run.said.count("the release v1.0.0rc1 is a pre-release") == 3
     with server.client() as client:
         assert client.flows(["quiet.quiet"]) == {}
+
+
+def test_no_job_runs_for_a_push_to_another_branch_than_the_default_one(
+    forge: actions.Forge, server: prefect.Server
+) -> None:
+    feedstock = generated.generate(forge, "branched")
+    payload = json.loads(feedstock.merge().read_text())
+    payload["repository"]["default_branch"] = "trunk"
+    event = events.write(payload, feedstock.server / "push-elsewhere.json")
+    run = register(forge, feedstock, ("push", event), server)
+    assert (run.status, run.outcomes) == (0, {}), run.log
 
 
 def test_a_pull_request_from_a_fork_is_checked_with_nothing_in_reach(forge: actions.Forge, tmp_path: Path) -> None:

@@ -155,9 +155,9 @@ class Repository:
         return made
 
 
-def fetch(url: str, commit: str, folder: Path) -> Repository:
+def fetch(url: str, commit: str, folder: Path, *, token: str | None = None, server: str = "") -> Repository:
     """Fetch one commit into an empty folder. Raises :class:`Refused` if it cannot be had."""
-    repository = Repository(folder)
+    repository = Repository(folder, token, server)
     repository.run("init", "--quiet", "--bare")
     repository.run("fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, commit)
     return repository

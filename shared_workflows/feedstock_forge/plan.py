@@ -225,18 +225,19 @@ def refuse_other(plan: Plan, trigger: Trigger, path: Path) -> None:
         )
 
 
-def committed_meta(trigger: Trigger, folder: Path) -> MetaFile:
+def committed_meta(trigger: Trigger, folder: Path, token: str | None = None) -> MetaFile:
     """``meta.yaml`` as it stands in the trigger's commit, read as data; nothing of the feedstock's is imported.
 
     The commit comes from ``folder`` where that is a clone that has it, else from the feedstock's repository: its SHA
-    is the same everywhere. Raises :class:`Refused` if it cannot be had or is wrong.
+    is the same everywhere. ``token`` may read that repository, where not everybody may. Raises :class:`Refused` if it
+    cannot be had or is wrong.
     """
     with tempfile.TemporaryDirectory() as scratch:
         here = git.Repository(folder)
         if not here.resolve(trigger.commit):
             clone = Path(scratch) / "clone"
             clone.mkdir()
-            here = git.fetch(trigger.clone_url, trigger.commit, clone)
+            here = git.fetch(trigger.clone_url, trigger.commit, clone, token=token, server=trigger.server)
         copy = Path(scratch) / meta.FOLDER
         copy.mkdir()
         text = here.read(trigger.commit, f"{meta.FOLDER}/{meta.FILE}")

@@ -49,6 +49,16 @@ def parse(forge: Forge, *repositories: Path) -> list[list[Parsed]]:
     ]
 
 
+def holds(condition: str, event: str, payload: Mapping[str, Any]) -> bool:
+    """Whether a job's ``if`` holds for an event, by GitHub's own engine."""
+    github = json.dumps({"event_name": event, "event": payload, "ref": payload.get("ref", "")})
+    done = subprocess.run(
+        [node(), NPM / "evaluate.mjs", condition, github], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return bool(json.loads(done.stdout))
+
+
 def started(files: Iterable[Parsed], event: str, payload: Mapping[str, Any], changed: Iterable[str] = ()) -> set[str]:
     """The paths of the workflows that an event starts, by GitHub's rules for types, branches, tags and paths."""
     return {file.path for file in files if event in file.on and _starts(event, file.on[event], payload, list(changed))}

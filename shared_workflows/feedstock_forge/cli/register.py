@@ -51,7 +51,7 @@ def command(
     if isinstance(planned, trigger.Nothing):
         plan.refuse_nothing(planned, found, plan_file)
     plan.refuse_other(planned, found, plan_file)
-    plan.refuse_other_meta(planned, plan.committed_meta(found, folder), plan_file)
+    plan.refuse_other_meta(planned, plan.committed_meta(found, folder, os.environ.get("GITHUB_TOKEN")), plan_file)
     decided = register.decisions(
         found, planned, read_bakeries(bakeries_folder), datetime.datetime.now(datetime.UTC).date()
     )
