@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Command
 from support import feedstocks, prefect
-from support.feedstocks import Feedstock
+from support.feedstocks import Feedstock, git
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
@@ -77,6 +77,12 @@ class Scene:
         with self.server.client() as client:
             rows = client.all_deployments()
         return {f"{row['flow_name']}/{row['name']}": row for row in rows if row["work_pool_name"] == self.bakery}
+
+    def states(self) -> dict[str, str]:
+        """The state of each run of the bakery's pool by name."""
+        with self.server.client() as client:
+            rows = client.pages("/flow_runs/filter", {"work_pools": {"name": {"any_": [self.bakery]}}})
+            return {row["name"]: row["state_type"] for row in rows}
 
     def audit(self, *options: str, code: int) -> dict:
         arguments = ["label", "audit", self.bakery, "--format", "json", "--bakeries", self.bakeries, *options]
@@ -154,10 +160,16 @@ def test_an_audit_finds_what_is_live_beyond_the_grants_and_pauses_it(scene: Scen
         client.create_deployment({**body, "entrypoint": "flow.py:flow", "tags": ["label:dev"]})
 
     beyond = {row["name"]: row for row in scene.audit(code=1)["deployments"]}
+    (run,) = scene.states()
     assert [item["id"] for item in beyond[name]["findings"]] == ["grant-expired"]
     assert [item["id"] for item in beyond["by-hand/mine"]["findings"]] == ["deployment-foreign"]
-    scene.audit("--fix", code=0)
+    # Nobody answers: it says what it would do, and does nothing.
+    assert scene.audit("--fix", code=1)["deployments"] == scene.audit(code=1)["deployments"]
+    assert beyond[name]["waiting"] == [run]
+    assert run.endswith(" v1")
+    scene.audit("--fix", "--yes", code=0)
     assert all(row["paused"] for row in scene.deployments().values())
+    assert scene.states() == {run: "CANCELLED"}
 
 
 def test_an_audit_knows_a_repository_that_took_over_a_granted_name(scene: Scene) -> None:
@@ -167,3 +179,20 @@ def test_an_audit_knows_a_repository_that_took_over_a_granted_name(scene: Scene)
     scene.grant(GRANT.replace("4242", "4243"))
     (row,) = scene.audit(code=1)["deployments"]
     assert [item["id"] for item in row["findings"]] == ["grant-other-repository"]
+
+
+def test_a_second_feedstock_of_the_same_name_is_refused_while_the_first_may_run(scene: Scene) -> None:
+    scene.ask(f"{{id: {scene.bakery}, label: dev}}")
+    scene.register("v1", code=0)
+    (first,) = scene.deployments().values()
+    other = Feedstock(scene.feedstock.server, f"evil/{scene.feedstock.folder.name}", 666)
+    git(scene.feedstock.server, "clone", "--quiet", str(scene.feedstock.folder), str(other.folder))
+    git(other.folder, "tag", "--delete", "v1")
+    mine, scene.feedstock = scene.feedstock, other
+    said = scene.register("v1", code=1)
+    assert "[feedstock-name-taken]" in said
+    assert mine.repository in said
+    assert scene.deployments() == {f"{first['flow_name']}/{first['name']}": first}
+    with scene.server.client() as client:
+        client.pause_deployment(first["id"])
+    scene.register("v2", code=0)

@@ -203,6 +203,10 @@ class Prefect:
             {"flows": {"name": {"any_": list(flows)}}, "deployments": {"name": {"any_": list(names)}}},
         )
 
+    def deployments_tagged(self, tag: str) -> Iterator[dict[str, Any]]:
+        """The deployments with a tag."""
+        return self.pages("/deployments/filter", {"deployments": {"tags": {"all_": [tag]}}})
+
     def all_deployments(self) -> list[dict[str, Any]]:
         """Every deployment, each with its flow's name as ``flow_name``."""
         rows = list(self.pages("/deployments/filter", {"sort": "NAME_ASC"}))
@@ -212,6 +216,15 @@ class Prefect:
     def pause_deployment(self, deployment: str) -> None:
         """Pause a deployment: its schedules stop, and runs that they planned are removed."""
         self.request("POST", f"/deployments/{deployment}/pause_deployment")
+
+    def waiting_runs(self) -> Iterator[dict[str, Any]]:
+        """The flow runs that are to begin and have not."""
+        states = {"type": {"any_": ["SCHEDULED", "PENDING", "PAUSED"]}}
+        return self.pages("/flow_runs/filter", {"flow_runs": {"state": states}, "sort": "ID_DESC"})
+
+    def cancel_run(self, run: str) -> None:
+        """Cancel a run. Prefect cancels one without infrastructure at once, and has a worker end any other."""
+        self.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
 
     def runs(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The flow runs with these idempotency keys."""

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -19,7 +20,7 @@ from ..findings import Refused, Severity, did_you_mean, text
 from ..git import NOT_A_REPOSITORY, Repository
 from ..github import NOT_FOUND, GitHub
 from ..labels import ALL, explain, request, state, words
-from ..labels.audit import audit
+from ..labels.audit import Audit, Live, audit
 from ..labels.consent import OTHER_REPOSITORY
 from ..meta import Event, MetaFile, Resources
 from ..models import shown
@@ -121,15 +122,17 @@ def _asked_id(name: str) -> int:
 
 @command.command("audit")
 @click.argument("bakery", required=False)
-@click.option("--fix", is_flag=True, help="Pause what is live beyond the grants.")
+@click.option("--fix", is_flag=True, help="Pause what is live beyond the grants, and cancel its waiting runs.")
+@click.option("--yes", is_flag=True, help="Let --fix do so without asking.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "markdown"]), default="table", help="How to print it."
 )
 @bakeries_option
-def audit_labels(bakery: str | None, fix: bool, form: str, bakeries_folder: Path | None) -> int:
+def audit_labels(bakery: str | None, fix: bool, yes: bool, form: str, bakeries_folder: Path | None) -> int:
     """List who may run what until when, and what is live in Prefect beyond that; for one BAKERY or all.
 
-    Asks the Prefect that PREFECT_API_URL names; without one only the grants are listed.
+    Asks the Prefect that PREFECT_API_URL names; without one only the grants are listed. --fix says what it would do and
+    asks; where nobody can answer it does nothing without --yes. Runs that have begun go on.
 
     Exit status: 0 if nothing is beyond the grants (any more), 1 otherwise.
     """
@@ -140,16 +143,12 @@ def audit_labels(bakery: str | None, fix: bool, form: str, bakeries_folder: Path
         if fix:
             raise click.UsageError("--fix needs PREFECT_API_URL")
         click.echo("PREFECT_API_URL is not set: only the grants are listed", err=True)
-        found = audit(bakeries, None, _today(), bakery)
+        found = audit(bakeries, None, (), _today(), bakery)
     else:
-        with Prefect.from_environment(os.environ, say=lambda line: click.echo(line, err=True)) as client:
-            found = audit(bakeries, client.all_deployments(), _today(), bakery)
-            drifted = [row for row in found.live or () if row.drifted]
-            if fix and drifted:
-                for row in drifted:
-                    client.pause_deployment(row.id)
-                    click.echo(f"paused {row.name}", err=True)
-                found = audit(bakeries, client.all_deployments(), _today(), bakery)
+        with Prefect.from_environment(os.environ, say=_say) as client:
+            found = _audited(client, bakeries, bakery)
+            if fix and _mend(client, [row for row in found.live or () if row.drifted], yes):
+                found = _audited(client, bakeries, bakery)
     if form == "json":
         click.echo(json.dumps(words.audited_json(found), indent=2, ensure_ascii=False))
     elif form == "markdown":
@@ -160,6 +159,29 @@ def audit_labels(bakery: str | None, fix: bool, form: str, bakeries_folder: Path
             click.echo(text(finding), err=True)
     wrong = any(row.drifted for row in found.live or ())
     return EXIT_REFUSED if wrong or any(item.severity is Severity.ERROR for item in found.findings) else 0
+
+
+def _audited(client: Prefect, bakeries: Bakeries, bakery: str | None) -> Audit:
+    return audit(bakeries, client.all_deployments(), client.waiting_runs(), _today(), bakery)
+
+
+def _mend(client: Prefect, drifted: list[Live], yes: bool) -> bool:
+    """Pause what is beyond the grants and cancel the runs that wait for it, if somebody wants that; whether it did."""
+    if not drifted:
+        return False
+    for row in drifted:
+        runs = f", and cancels {len(row.waiting)} waiting: {', '.join(name for _, name in row.waiting)}"
+        _say(f"--fix pauses {row.name}{runs if row.waiting else ''}")
+    if not yes and not (sys.stdin.isatty() and click.confirm("Do it?", err=True)):
+        _say("nothing was changed; `--fix --yes` does it without asking")
+        return False
+    for row in drifted:
+        client.pause_deployment(row.id)
+        _say(f"paused {row.name}")
+        for run, name in row.waiting:
+            client.cancel_run(run)
+            _say(f"cancelled the run {name} of {row.name}")
+    return True
 
 
 @command.command("state")

@@ -10,6 +10,8 @@ import click
 
 from .. import plan, register, report, trigger
 from ..findings import text
+from ..labels import Decision
+from ..labels.audit import without_taken
 from ..prefect import PATIENCE, Prefect
 from . import EXIT_PARTLY, EXIT_REFUSED
 from .options import bakeries_option, event_options, folder_option, read_bakeries, read_trigger
@@ -52,27 +54,32 @@ def command(
         plan.refuse_nothing(planned, found, plan_file)
     plan.refuse_other(planned, found, plan_file)
     plan.refuse_other_meta(planned, plan.committed_meta(found, folder, os.environ.get("GITHUB_TOKEN")), plan_file)
-    decided = register.decisions(
-        found, planned, read_bakeries(bakeries_folder), datetime.datetime.now(datetime.UTC).date()
-    )
-    for decision in decided:
-        for finding in decision.findings:
-            click.echo(text(finding), err=True)
-    wanted = register.deployments(found, planned, decided)
-    outcome = register.Outcome()
-    if wanted:
+    bakeries, today = read_bakeries(bakeries_folder), datetime.datetime.now(datetime.UTC).date()
+    decided = register.decisions(found, planned, bakeries, today)
+    wanted: list[register.Deployment] = []
+    outcome, ui = register.Outcome(), ""
+    if any(decision.recipes for decision in decided):
         with Prefect.from_environment(os.environ, patience=patience, say=_say) as client:
+            rows = client.deployments_tagged(f"feedstock:{found.feedstock}")
+            decided = without_taken(found, decided, rows, bakeries, today)
+            _tell(decided)
+            wanted = register.deployments(found, planned, decided)
             outcome = register.register(client, wanted, say=_say, dry_run=dry_run)
-            report.summarise(
-                report.registered(found, planned, decided, wanted, outcome, client.ui, dry_run), os.environ
-            )
+            ui = client.ui
     else:
-        report.summarise(report.registered(found, planned, decided, wanted, outcome, "", dry_run), os.environ)
+        _tell(decided)
+    report.summarise(report.registered(found, planned, decided, wanted, outcome, ui, dry_run), os.environ)
     click.echo(report.registered_line(outcome, decided, found, dry_run))
     refused = [decision for decision in decided if decision.findings]
     if refused:
         return EXIT_PARTLY if wanted else EXIT_REFUSED
     return 0
+
+
+def _tell(decided: list[Decision]) -> None:
+    for decision in decided:
+        for finding in decision.findings:
+            click.echo(text(finding), err=True)
 
 
 def _say(line: str) -> None:

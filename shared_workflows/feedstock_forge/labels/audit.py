@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bakery import Bakeries, BakeryFile, GrantFile
@@ -13,12 +14,18 @@ from ..meta import Event
 from ..plan import Request
 from ..register import ENTRYPOINT
 from ..trigger import Trigger
-from .consent import decide
+from .consent import Condition, Decision, decide
 from .grants import SOON, check
 
 FOREIGN = rule(
     "deployment-foreign",
     "What did not come through `feedstock register` runs at a bakery without anybody's consent.",
+    who=Who.OPERATOR,
+)
+
+TAKEN = rule(
+    "feedstock-name-taken",
+    "A feedstock's name is the name of its datasets and deployments; two of one name would overwrite each other.",
     who=Who.OPERATOR,
 )
 
@@ -52,11 +59,13 @@ class Live:
     repository: str
     paused: bool
     findings: tuple[Finding, ...]
+    waiting: tuple[tuple[str, str], ...] = ()
+    """The id and the name of every run that has not begun."""
 
     @property
     def drifted(self) -> bool:
         """Whether it could run beyond the grants."""
-        return bool(self.findings) and not self.paused
+        return bool(self.findings) and (not self.paused or bool(self.waiting))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +79,16 @@ class Audit:
 
 
 def audit(
-    bakeries: Bakeries, rows: Iterable[Mapping[str, Any]] | None, today: datetime.date, only: str | None = None
+    bakeries: Bakeries,
+    rows: Iterable[Mapping[str, Any]] | None,
+    runs: Iterable[Mapping[str, Any]],
+    today: datetime.date,
+    only: str | None = None,
 ) -> Audit:
-    """Audit the bakery database, and Prefect's deployments (``rows``) against it; or one bakery of them."""
+    """Audit the bakery database, and against it Prefect's deployments (``rows``) with the ``runs`` that wait for them.
+
+    ``only`` is one bakery; otherwise all are looked at.
+    """
     consents: list[Consent] = []
     pools: dict[str, BakeryFile] = {}
     for bakery_id in bakeries.ids():
@@ -85,7 +101,10 @@ def audit(
             consents += _consents(bakeries, bakery, today)
     live = None
     if rows is not None:
-        found = (_live(row, bakeries, pools, today) for row in rows)
+        waiting: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for run in runs:
+            waiting[str(run["deployment_id"])].append((run["id"], run["name"]))
+        found = (_live(row, bakeries, pools, today, tuple(waiting.get(row["id"], ()))) for row in rows)
         live = tuple(item for item in found if item and only in (None, item.bakery))
     return Audit(tuple(consents), live, tuple(check(bakeries, only)))
 
@@ -129,7 +148,11 @@ def _state(bakery: BakeryFile, file: GrantFile, today: datetime.date) -> str:
 
 
 def _live(
-    row: Mapping[str, Any], bakeries: Bakeries, pools: Mapping[str, BakeryFile], today: datetime.date
+    row: Mapping[str, Any],
+    bakeries: Bakeries,
+    pools: Mapping[str, BakeryFile],
+    today: datetime.date,
+    waiting: tuple[tuple[str, str], ...],
 ) -> Live | None:
     """A deployment held against the grants; ``None`` if it has nothing to do with any bakery."""
     tags = dict(tag.split(":", 1) for tag in row["tags"] if ":" in tag)
@@ -155,7 +178,7 @@ def _live(
         event: Event = "merge" if parameters.get("mode") == "update" else "release"
         findings += _beyond(row, repository, int(tags["repository"]), event, where, queue, bakeries, bakery, today)
     name = f"{row['flow_name']}/{row['name']}"
-    return Live(row["id"], name, where, pool, queue, repository, bool(row.get("paused")), tuple(findings))
+    return Live(row["id"], name, where, pool, queue, repository, bool(row.get("paused")), tuple(findings), waiting)
 
 
 def _beyond(
@@ -185,3 +208,36 @@ def _beyond(
     schema: Mapping[str, Any] = row.get("parameter_openapi_schema") or {}
     recipes = schema.get("properties", {}).get("recipe", {}).get("enum", [])
     return decide(trigger, request, map(str, recipes), bakeries, today).findings
+
+
+def without_taken(
+    trigger: Trigger,
+    decided: Iterable[Decision],
+    rows: Iterable[Mapping[str, Any]],
+    bakeries: Bakeries,
+    today: datetime.date,
+) -> list[Decision]:
+    """The decisions, with a no where another repository's feedstock of this name runs at the bakery.
+
+    ``rows`` are the deployments of feedstocks of this name. One that is paused or may not run any more holds no name,
+    so that a grant to a successor is enough.
+    """
+    others = [row for row in rows if f"repository:{trigger.repository_id}" not in row["tags"]]
+    return [_unless_taken(trigger, decision, others, bakeries, today) for decision in decided]
+
+
+def _unless_taken(
+    trigger: Trigger, decision: Decision, others: Iterable[Mapping[str, Any]], bakeries: Bakeries, today: datetime.date
+) -> Decision:
+    if not decision.recipes or decision.bakery is None:
+        return decision
+    pools = {decision.allowed_bakery.work_pool.name: decision.bakery}
+    for row in others:
+        live = _live({**row, "flow_name": trigger.feedstock}, bakeries, pools, today, ())
+        if live is None or live.bakery != decision.bakery.id or live.paused or live.findings:
+            continue
+        message = f"the feedstock `{trigger.feedstock}` at {live.bakery} is {live.repository}, not {trigger.repository}"
+        fix = f"rename the feedstock; if {live.repository} is no more, let the operators delete its deployments"
+        taken = Condition("no other repository has this name there", None, TAKEN.at(None, message, fix))
+        return replace(decision, conditions=(*decision.conditions, taken), recipes=())
+    return decision

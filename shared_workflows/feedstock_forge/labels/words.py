@@ -78,6 +78,7 @@ def audited_json(audit: Audit) -> dict[str, Any]:
                 "queue": row.queue,
                 "repository": row.repository,
                 "paused": row.paused,
+                "waiting": [name for _, name in row.waiting],
                 "drifted": row.drifted,
                 "findings": [{"id": item.id, "message": item.message, "fix": item.fix} for item in row.findings],
             }
@@ -115,6 +116,8 @@ def _live(audit: Audit) -> list[tuple[str, ...]]:
         state = "paused" if row.paused else "within the grants"
         if row.findings:
             state = f"{'paused' if row.paused else 'beyond the grants'}: {', '.join(item.id for item in row.findings)}"
+        if row.findings and row.waiting:
+            state += f"; {len(row.waiting)} waiting"
         rows.append((row.name, f"{row.pool}/{row.queue}", row.repository, state))
     return rows
 
