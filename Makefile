@@ -36,12 +36,13 @@ test: lint tools ## Run every check and every test
 test-all: lint tools ## The same with the tests that take long, as every night
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
-lint: setup $(ACTIONLINT) ## Style, types, workflows
+lint: setup $(ACTIONLINT) ## Style, types, workflows, bakeries
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(ACTIONLINT)
 	$(BIN)/zizmor --quiet --offline --persona auditor .github shared_workflows
+	$(BIN)/feedstock bakery check --bakeries bakeries
 
 bench: setup ## Measure, and write docs/performance.md anew
 	$(BIN)/python -m bench

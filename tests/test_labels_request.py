@@ -121,7 +121,7 @@ def test_without_network_both_branches_are_ready_and_what_to_push_is_said(
     branch = "label/ldeo/sst.prod"
     assert f"git -C {feedstock} push origin {branch}" in done.stdout
     assert f"git -C {granting} push origin {branch}" in done.stdout
-    assert "/new/HEAD?filename=bakeries%2Fldeo%2Fgrants%2Fsst.yaml&value=" in done.stdout
+    assert "/new/main?filename=bakeries%2Fldeo%2Fgrants%2Fsst.yaml&value=" in done.stdout
 
     assert git(feedstock, "rev-parse", "HEAD") == head
     assert dirty.read_text().endswith("# not committed\n")

@@ -102,6 +102,12 @@ class Repository:
         message = f"{self.folder} is no git repository with a commit"
         raise Refused(NOT_A_REPOSITORY.at(None, message, "run this in a clone, or name one"))
 
+    @property
+    def default_branch(self) -> str:
+        """The name of the default branch of ``origin``, as far as it is known here."""
+        known = self.ask("symbolic-ref", "--short", "refs/remotes/origin/HEAD")
+        return (known or self.ask("symbolic-ref", "--short", "HEAD") or "main").removeprefix("origin/")
+
     def refresh(self) -> None:
         """Bring what is known of ``origin`` up to date; without a network it stays as it was."""
         fetched = self.ask("fetch", "--quiet", "--prune", "origin", "+refs/heads/*:refs/remotes/origin/*")

@@ -54,6 +54,30 @@ def pull_request(commit: str, repository: str, *, repository_id: int = 4242) -> 
     return _of(payload, repository, repository_id)
 
 
+def dispatch(repository: str, inputs: dict[str, str], *, repository_id: int = 4242) -> dict[str, Any]:
+    """A form that somebody fills in under Actions, as GitHub sends it."""
+    payload = copy.deepcopy(examples()["workflow_dispatch"][0])
+    payload |= {"ref": "refs/heads/main", "inputs": inputs}
+    return _of(payload, repository, repository_id)
+
+
+def review_ended(repository: str, head: str, *, repository_id: int = 4242) -> dict[str, Any]:
+    """The end of the workflow that a review started, for the pull request from ``owner:branch``."""
+    payload = copy.deepcopy(next(item for item in examples()["workflow_run"] if item["action"] == "completed"))
+    owner, branch = head.split(":")
+    run = payload["workflow_run"]
+    run |= {"name": "Label review", "event": "pull_request_review", "head_branch": branch}
+    run["head_repository"]["owner"]["login"] = owner
+    return _of(payload, repository, repository_id)
+
+
+def review(repository: str, number: int, *, repository_id: int = 4242) -> dict[str, Any]:
+    """A review of a pull request, as GitHub sends it."""
+    payload = copy.deepcopy(examples()["pull_request_review"][0])
+    payload["pull_request"]["number"] = number
+    return _of(payload, repository, repository_id)
+
+
 def _of(payload: dict[str, Any], repository: str, repository_id: int) -> dict[str, Any]:
     owner, name = repository.split("/")
     payload["repository"] |= {"full_name": repository, "name": name, "id": repository_id}

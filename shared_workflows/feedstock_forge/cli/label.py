@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 
 import click
 
-from .. import git, meta, plan, trigger
+from .. import git, meta, plan, report, trigger
 from ..bakery import UNKNOWN, Bakeries, default_folder, is_bakery_id
 from ..findings import Refused, Severity, did_you_mean, text
 from ..git import NOT_A_REPOSITORY, Repository
@@ -306,12 +306,15 @@ def _handshake(
         )
         made = request.prepare(feedstock, granting, forge_name, wish, _today())
         if not any(half.changes for half in made.halves):
-            click.echo(f"both have consented already: see feedstock label explain {name} {bakery} {label}")
+            told = f"both have consented already: see feedstock label explain {name} {bakery} {label}"
         elif client.token:
-            for page in request.propose(client, made, server, _say):
-                click.echo(page)
+            told = "\n".join(request.propose(client, made, server, _say))
+        elif os.environ.get("GITHUB_ACTIONS") == "true":
+            told = request.page(made, server)
         else:
-            click.echo("\n".join(request.instructions(made, server)))
+            told = "\n".join(request.instructions(made, server))
+    click.echo(told)
+    report.summarise(told, os.environ)
 
 
 def _words(said: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ..bakery import BAD_ID, MISNAMED, UNKNOWN_LABEL, Bakeries, BakeryFile, GrantFile, is_bakery_id
@@ -30,6 +31,7 @@ LOOK_ALIKE = rule(
 SHARED_POOL = rule(
     "bakery-pool-shared", "With one pool for two bakeries the one runs what the other granted.", who=Who.OPERATOR
 )
+ENDED = rule("grant-ended", "An ended grant grants nothing.", severity=Severity.HINT, who=Who.OPERATOR)
 STRAY = rule("bakery-file-stray", "A file that nothing reads looks like consent and is none.", who=Who.OPERATOR)
 
 SOON = datetime.timedelta(days=30)
@@ -66,12 +68,19 @@ def misnamed(file: GrantFile) -> Finding | None:
 
 def refuse_id(bakery_id: str, bakeries: Bakeries) -> None:
     """Raise :class:`Refused` for an id that no new bakery may have."""
+    if finding := _bad_id(bakery_id, None, bakeries.ids()):
+        raise Refused(finding)
+
+
+def _bad_id(bakery_id: str, place: Place | None, others: Iterable[str]) -> Finding | None:
+    """The finding for an id that none may have, or that could be mistaken for one of the others."""
     if not is_bakery_id(bakery_id):
         fix = "write lower-case a-z, digits, `.` and `-`: `ldeo.aws.us-west-2`"
-        raise Refused(BAD_ID.at(None, f"{bakery_id!a} is not a bakery id", fix))
-    if other := look_alike(bakery_id, bakeries.ids()):
+        return BAD_ID.at(place, f"{bakery_id!a} is not a bakery id", fix)
+    if other := look_alike(bakery_id, others):
         message = f"`{bakery_id}` looks like `{other}`"
-        raise Refused(LOOK_ALIKE.at(None, message, "choose an id that cannot be mistaken"))
+        return LOOK_ALIKE.at(place, message, "choose an id that cannot be mistaken")
+    return None
 
 
 def look_alike(bakery_id: str, ids: Iterable[str]) -> str | None:
@@ -96,28 +105,46 @@ def check(bakeries: Bakeries, only: str | None = None) -> list[Finding]:
     for path in sorted(bakeries.folder.iterdir()):
         if only is not None and path.name != only:
             continue
-        place = Place(str(path))
         if not path.is_dir() or not (path / "bakery.yaml").exists():
-            findings.append(STRAY.at(place, f"{path.name} is no bakery", "put a bakery.yaml into a folder of its own"))
-        elif not is_bakery_id(path.name):
-            fix = f"name it with lower-case a-z, digits, `.` and `-`; {did_you_mean(path.name, bakeries.ids())}"
-            findings.append(BAD_ID.at(place, f"{path.name!a} is not a bakery id", fix))
-        else:
-            try:
-                bakery = bakeries.read(path.name)
-            except Refused as refused:
-                findings += refused.findings
-                continue
-            if other := look_alike(path.name, (known for known in bakeries.ids() if known < path.name)):
-                message = f"`{path.name}` looks like `{other}`"
-                findings.append(LOOK_ALIKE.at(place, message, "choose an id that cannot be mistaken"))
+            fix = "put a bakery.yaml into a folder of its own"
+            findings.append(STRAY.at(Place(str(path)), f"{path.name} is no bakery", fix))
+            continue
+        findings += check_bakery(bakeries, path.name)
+        with suppress(Refused):
+            bakery = bakeries.read(path.name)
             pools[bakery.bakery.work_pool.name].append(bakery)
-            findings += check_grants(bakeries, bakery)
     for pool, sharing in pools.items():
         for bakery in sharing[1:]:
             where = bakery.document.place(("work_pool", "name"))
             message = f"the work pool `{pool}` is {sharing[0].id}'s already"
             findings.append(SHARED_POOL.at(where, message, "give each bakery a work pool of its own"))
+    return findings
+
+
+def check_bakery(bakeries: Bakeries, bakery_id: str) -> list[Finding]:
+    """Every finding of a bakery's folder by itself."""
+    others = (known for known in bakeries.ids() if known < bakery_id)
+    bad = _bad_id(bakery_id, Place(str(bakeries.folder / bakery_id)), others)
+    findings = [bad] if bad else []
+    if bad and bad.rule is BAD_ID:
+        return findings
+    try:
+        bakery = bakeries.read(bakery_id)
+    except Refused as refused:
+        return [*findings, *refused.findings, *_alone(bakeries, bakery_id)]
+    return [*findings, *check_grants(bakeries, bakery)]
+
+
+def _alone(bakeries: Bakeries, bakery_id: str) -> list[Finding]:
+    """What is wrong with the grants by themselves, where nobody knows what their bakery has."""
+    findings: list[Finding] = []
+    for path in bakeries.grants(bakery_id):
+        try:
+            file = bakeries.read_grant(path)
+        except Refused as refused:
+            findings += refused.findings
+            continue
+        findings += [*filter(None, [misnamed(file)]), *_ended(file)]
     return findings
 
 
@@ -135,13 +162,20 @@ def check_grants(bakeries: Bakeries, bakery: BakeryFile) -> list[Finding]:
         except Refused as refused:
             findings += refused.findings
             continue
-        findings += check_grant(bakery, file)
+        findings += [*check_grant(bakery, file), *_ended(file)]
         key = (file.grant.repository.lower(), file.grant.label)
         known = seen.setdefault(key, path)
         if known != path:
             message = f"{known.name} grants `{file.grant.label}` to {file.grant.repository} already"
             findings.append(GRANT_TWICE.at(file.document.place(("label",)), message, "remove one of them"))
     return findings
+
+
+def _ended(file: GrantFile) -> Iterator[Finding]:
+    expires = file.grant.expires
+    if expires is not None and expires < datetime.datetime.now(datetime.UTC).date():
+        place = file.document.place(("expires",))
+        yield ENDED.at(place, f"the grant ended on {expires}", "remove the file, or move the date")
 
 
 def check_grant(bakery: BakeryFile, file: GrantFile) -> list[Finding]:

@@ -7,6 +7,7 @@ starts makes no difference to what stands in the end.
 from __future__ import annotations
 
 import datetime
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -344,14 +345,45 @@ def instructions(request: Request, server: str) -> list[str]:
             f"    git -C {half.git.folder} push origin {half.branch}",
             f"    {server}/{half.repository}/compare/{half.branch}?expand=1",
         ]
-    forge = request.forge
-    if forge.changes:
-        link = f"filename={quote(forge.path, safe='')}&value={quote(forge.text, safe='')}"
+    if request.forge.changes:
         lines += [
             "or, without a clone of the forge, propose the grant here:",
-            f"    {server}/{forge.repository}/new/HEAD?{link}",
+            f"    {_editor(request.forge, server)}",
         ]
     return lines
+
+
+def page(request: Request, server: str) -> str:
+    """The same as Markdown for a job's summary, whose branches end with the job: two changes to make in the browser."""
+    wish = request.wish
+    lines = [
+        f"### Two changes to propose, so that `{wish.label}` at {wish.bakery} runs {wish.repository}",
+        "",
+        "This workflow has no token (the secret `FORGE_TOKEN`) with which it could open the pull requests. Each",
+        "link below leads to GitHub's editor, which makes one; where you may not write, it makes a fork for you first.",
+    ]
+    for number, half in enumerate((half for half in request.halves if half.changes), start=1):
+        change = half.git.run("diff", half.git.base, half.commit, "--", half.path)
+        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", change)), 3)
+        title, where = escape(half.title), _editor(half, server)
+        lines += ["", f"{number}. [{title}]({where}): `{half.path}` of {half.repository} is to say", "", f"{fence}diff"]
+        lines += [line for line in change.splitlines() if not line.startswith(("diff --git", "index "))]
+        lines.append(fence)
+    lines += [
+        "",
+        "Write into each pull request where the other is. On your own machine, with `GITHUB_TOKEN` set, one command",
+        f"does all of it: `feedstock label request {wish.bakery} {wish.label}`.",
+    ]
+    return "\n".join(lines)
+
+
+def _editor(half: Half, server: str) -> str:
+    """GitHub's page on which a half's file is made or edited."""
+    place = f"{server}/{half.repository}"
+    if half.git.ask("cat-file", "-e", f"{half.git.base}:{half.path}") is not None:
+        return f"{place}/edit/{half.git.default_branch}/{quote(half.path)}"
+    filled = f"filename={quote(half.path, safe='')}&value={quote(half.text, safe='')}"
+    return f"{place}/new/{half.git.default_branch}?{filled}"
 
 
 def propose(client: GitHub, request: Request, server: str, say: Callable[[str], None]) -> list[str]:

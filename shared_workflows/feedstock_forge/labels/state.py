@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import meta
 from ..bakery import Bakeries, Bakery
-from ..findings import Finding, Refused, Who, rule
+from ..findings import Finding, Refused, Severity, Who, rule
 from ..github import GitHub
 from ..markdown import code, escape
 from ..meta import FILE, FOLDER, Meta
@@ -79,8 +79,8 @@ class State:
         """The required check: its state, and a line that says why."""
         if not self.touches_labels:
             return "success", "this pull request touches no label"
-        if self.findings:
-            return "failure", f"to be mended: {', '.join(sorted({finding.id for finding in self.findings}))}"
+        if wrong := {finding.id for finding in self.findings if finding.severity is Severity.ERROR}:
+            return "failure", f"to be mended: {', '.join(sorted(wrong))}"
         waiting = [side.who for side in self.sides if side.given_by is None]
         if waiting:
             return "pending", f"waiting for {'; '.join(waiting)}"
