@@ -36,7 +36,7 @@ def test_a_folder_that_is_no_clone_yet_may_have_another_name(feedstock, command)
     [
         ("README.md", MARKER, "conflict-marker"),
         (".github/workflows/check.yml", MARKER, "conflict-marker"),
-        (".schemas/meta.schema.json", MARKER, "conflict-marker"),
+        (".schemas/meta.json", MARKER, "conflict-marker"),
         ("feedstock/requirements.txt", MARKER, "conflict-marker"),
         ("requirements-dev.txt.rej", "@@ -1 +1 @@\n", "rejected-patch"),
         (".github/dependabot.yml.rej", "@@ -1 +1 @@\n", "rejected-patch"),
