@@ -61,8 +61,11 @@ def test_a_release_is_baked_whole_and_a_merge_appends_what_is_new(
         dataset = str(datasets / "story/v1/sst.icechunk")
         assert "completed in" in said
         assert provider.check(dataset, files[:6]) == []
+        entry = datasets / "catalog/story/v1/sst"
+        described = [path.read_text() for path in (entry / "collection.json", entry / "v1.0.0.json")]
 
         feedstock.write("feedstock/recipe.py", recipe(urls[:9]))
         feedstock.commit("Merge pull request #3 from ada/more")
         bake(command, feedstock, ("push", feedstock.merge()), server, bakeries)
         assert provider.check(dataset, files[:9]) == []
+        assert [path.read_text() for path in (entry / "collection.json", entry / "v1.0.0.json")] == described

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
-from . import environments, meta, recipe_process
+from . import catalog, environments, meta, recipe_process
 from .bake import Provenance
 from .findings import Refused, text
 from .one_writer import one_writer
@@ -32,10 +34,11 @@ def bake_recipe(
     version: str,
     mode: Literal["complete", "update"] = "complete",
     prune: bool = False,
-) -> str:
+) -> str | State[str]:
     """Run one recipe of the feedstock in the working directory; returns the URL of the dataset.
 
-    ``repository``, ``commit`` and ``version`` are written into the dataset as where it came from.
+    ``repository``, ``commit`` and ``version`` are written into the dataset as where it came from. A release is entered
+    into the catalog; where that fails, the run has still completed, and its state's message says what is missing.
     """
     logger = get_run_logger()
     _check_out(commit)
@@ -59,10 +62,14 @@ def bake_recipe(
         job = Job(str(_REPOSITORY_FOLDER.resolve()), recipe, target, mode, prune, origin)
         with one_writer(target):
             recipe_process.run(python, job, say)
+            missing = catalog.record(file.meta, origin, target) if origin.is_release and not prune else None
     except Refused as refused:
         for finding in refused.findings:
             logger.error("%s", text(finding))
         raise
+    if missing:
+        logger.error("%s", text(missing))
+        return Completed(message=missing.message, data=target)
     return target
 
 

@@ -38,6 +38,11 @@ class Provenance:
     mode: str | None = None
     run: str | None = None
 
+    @property
+    def is_release(self) -> bool:
+        """Whether the run makes all of a release, which has a tag for a version, and not a commit."""
+        return self.mode == "complete" and self.version is not None and self.version != self.commit
+
 
 provenance: ContextVar[Provenance | None] = ContextVar("provenance", default=None)
 """Set by whoever runs the recipe; nothing in the recipe needs to know it."""

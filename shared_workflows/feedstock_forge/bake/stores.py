@@ -92,7 +92,7 @@ def claim(target: str) -> Iterator[Store]:
         if kind == "zarr":
             fix = f"use {target.rstrip('/').removesuffix('.zarr')}.icechunk, whose commits are atomic"
             raise Refused(NOT_ATOMIC.at(None, f"{target} is plain Zarr on object storage", fix))
-        yield IcechunkStore(target, partial(_object_storage, scheme, target))
+        yield IcechunkStore(target, partial(object_storage, target))
         return
     path = Path(os.path.expandvars(unquote(rest)) if _ else rest).expanduser().absolute()
     with _claimed_folder(path) as folder:
@@ -221,9 +221,10 @@ def _tag_name(version: str) -> str:
     return version.replace("/", "-")
 
 
-def _object_storage(scheme: str, target: str) -> icechunk.Storage:
+def object_storage(target: str) -> icechunk.Storage:
     """Icechunk's storage for an object store's URL; keys and regions come from the environment."""
     parts = urlsplit(target.rstrip("/"))
+    scheme = parts.scheme
     bucket, prefix = parts.netloc, parts.path.lstrip("/")
     if scheme == "s3":
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

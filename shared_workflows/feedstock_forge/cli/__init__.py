@@ -27,6 +27,7 @@ COMMANDS = {
     "register": "Register a plan's recipes in Prefect and start their runs.",
     "watch": "Follow flow runs until they end.",
     "update": "Put a newer version of the template into feedstocks.",
+    "catalog": "Describe datasets as STAC, and make a website of them.",
     "bakery": "Describe bakeries, check them and serve one.",
     "staged": "Look after pull requests that propose recipes.",
     "label": "Ask for a bakery's label, grant it, explain and audit.",

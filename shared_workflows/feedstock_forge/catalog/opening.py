@@ -1,0 +1,54 @@
+"""The code that opens a dataset, as an entry and a page of the website show it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from .storage import is_local, local_path
+
+
+def code(
+    url: str,
+    *,
+    tag: str | None = None,
+    consolidated: bool = False,
+    public_url: str | None = None,
+    region: str | None = None,
+) -> str:
+    """Python that opens the dataset at ``url`` as ``ds``; ``tag`` is the Icechunk tag of the release to open.
+
+    With ``public_url`` everybody may read the dataset: plain Zarr there, Icechunk without credentials.
+    """
+    if url.rstrip("/").endswith(".icechunk"):
+        where = f"tag={_text(tag)}" if tag else '"main"'
+        return (
+            "import icechunk\nimport xarray as xr\n\n"
+            f"storage = {_storage(url, public_url, region)}\n"
+            "repository = icechunk.Repository.open(storage)\n"
+            f"session = repository.readonly_session({where})\n"
+            "ds = xr.open_zarr(session.store, consolidated=False)\n"
+        )
+    location = public_url or (str(local_path(url)) if is_local(url) else url)
+    return f"import xarray as xr\n\nds = xr.open_zarr({_text(location)}, consolidated={consolidated})\n"
+
+
+def _storage(url: str, public_url: str | None, region: str | None) -> str:
+    if is_local(url):
+        return f"icechunk.local_filesystem_storage({_text(str(local_path(url)))})"
+    parts = urlsplit(url.rstrip("/"))
+    bucket, prefix = _text(parts.netloc), _text(parts.path.lstrip("/"))
+    who = "anonymous=True" if public_url else "from_env=True"
+    match parts.scheme:
+        case "s3":
+            place = f", region={_text(region)}" if region else ""
+            return f"icechunk.s3_storage(\n    bucket={bucket},\n    prefix={prefix}{place},\n    {who},\n)"
+        case "gs" | "gcs":
+            return f"icechunk.gcs_storage(\n    bucket={bucket},\n    prefix={prefix},\n    {who},\n)"
+    account = '    account="…",  # the storage account\n'
+    return f"icechunk.azure_storage(\n{account}    container={bucket},\n    prefix={prefix},\n    from_env=True,\n)"
+
+
+def _text(value: str) -> str:
+    """A Python string; what a stranger named stays inside its quotes."""
+    # Python prefers double quotes where the text has a single one; where it has both, its own choice is good.
+    return ascii(value) if '"' in value else '"' + ascii("'" + value)[2:]
