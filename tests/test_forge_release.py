@@ -107,6 +107,17 @@ def test_a_run_that_was_killed_is_taken_up_again(checkout, hook, when):
     assert templates.status(checkout) == []
 
 
+def test_a_ledger_that_is_not_committed_releases_nothing(checkout):
+    """As a kill leaves it while git writes the files of the new commits."""
+    release = forge_release.cut(checkout, VERSION)
+    git(checkout, "tag", "--delete", release.tag)
+    git(checkout, "reset", "--quiet", "--soft", "HEAD~2")
+    assert refused(checkout) == ["forge-not-ready", "forge-changes-missing"]
+    git(checkout, "restore", "--staged", "--worktree", ".")
+    again = forge_release.cut(checkout, VERSION)
+    assert git(checkout, "rev-parse", "HEAD~1", f"{again.tag}^{{commit}}").split() == [again.commit] * 2
+
+
 def test_a_run_that_fails_while_it_commits_leaves_the_branch_as_it_was(checkout):
     hook = checkout / ".git/hooks/pre-commit"
     hook.parent.mkdir(exist_ok=True)

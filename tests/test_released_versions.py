@@ -8,7 +8,7 @@ import copier
 import pytest
 from packaging.version import Version
 
-from feedstock_forge import forge_release, lifecycle, template
+from feedstock_forge import forge_release, lifecycle, lint, template
 from feedstock_forge.lifecycle import State
 from support import templates
 from support.feedstocks import git
@@ -89,24 +89,20 @@ def both(forge, generated, tmp_path):
     return update
 
 
-def check(folder, command, code):
-    return command("check", "-C", folder, "--without-run", code=code)
-
-
 def markers(folder):
     return [name for name, content in templates.tree(folder).items() if re.search(rb"^<{7} ", content, re.MULTILINE)]
 
 
 @whole
 @releases
-def test_an_untouched_feedstock_updates_without_a_conflict(release, both, forge, command):
+def test_an_untouched_feedstock_updates_without_a_conflict(release, both, forge):
     by_copier, by_forge, outcome = both(release, lambda folder: None)
     assert outcome.conflicts == ()
     assert markers(by_copier) == markers(by_forge) == []
     assert templates.tree(by_copier) == templates.tree(by_forge)
     newest = git(forge, "rev-parse", "HEAD")
     assert f"register.yml@{newest} # " in (by_forge / REGISTER).read_text(encoding="utf-8")
-    check(by_forge, command, 0)
+    assert lint.lint([by_forge], lint.Options()).findings == []
 
 
 @whole
@@ -132,6 +128,6 @@ def test_where_both_changed_a_line_copier_shows_both_and_a_check_refuses_them(re
 
     by_copier, by_forge, outcome = both(release, pin_by_hand)
     assert markers(by_copier) == [REGISTER] == [*outcome.conflicts]
-    assert "conflict-marker" in check(by_copier, command, 1).stdout
+    assert "conflict-marker" in command("check", cwd=by_copier, code=1).stdout
     assert markers(by_forge) == []
     assert "# ours," in (by_forge / REGISTER).read_text(encoding="utf-8")

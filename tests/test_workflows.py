@@ -167,6 +167,9 @@ def test_a_pull_request_with_a_mistake_is_told_where_it_is(forge: actions.Forge,
     feedstock = generated.generate(forge, "mistaken")
     meta = feedstock.folder / "feedstock/meta.yaml"
     meta.write_text(meta.read_text(encoding="utf-8").replace("label: dev", "label: dve"), encoding="utf-8")
+    # And what an update left half merged.
+    feedstock.write("LICENSE", "<<<<<<< before updating\nours\n=======\ntheirs\n>>>>>>> after updating\n")
+    feedstock.write("README.md.rej", "@@ -1 +1 @@\n")
     feedstock.commit()
     payload = events.pull_request(feedstock.head, feedstock.repository, repository_id=feedstock.repository_id)
     run = actions.run(
@@ -177,5 +180,6 @@ def test_a_pull_request_with_a_mistake_is_told_where_it_is(forge: actions.Forge,
     assert outcomes["shared_workflows/check / Lint"] == "failure"
     assert "shared_workflows/check / Plan, as if this were merged" not in outcomes
     annotations = [entry for entry in map(json.loads, run.log.splitlines()[:-2]) if entry.get("command") == "error"]
-    assert [entry["kvPairs"]["file"] for entry in annotations] == ["feedstock/meta.yaml"]
-    assert "did you mean `dev`?" in annotations[0]["arg"]
+    said = {entry["kvPairs"]["file"]: entry["arg"] for entry in annotations}
+    assert set(said) == {"feedstock/meta.yaml", "LICENSE", "README.md.rej"}
+    assert "did you mean `dev`?" in said["feedstock/meta.yaml"]

@@ -23,7 +23,7 @@ from .cli import main
 from .findings import Place, Refused, Who, rule
 from .git import Repository
 from .github import GitHub
-from .yaml_file import read_text, read_yaml
+from .yaml_file import parse_yaml, read_text
 
 LEDGER = "releases.yaml"
 CHANGELOG = "CHANGELOG.md"
@@ -57,8 +57,12 @@ class Release:
 
 
 def ledger(folder: Path) -> list[Release]:
-    """What was released, oldest first."""
-    return [Release(version, commit) for version, commit in read_yaml(folder / LEDGER).data.items()]
+    """What was released by the commit that a checkout is at, oldest first.
+
+    What only stands in the working tree does not count: a release that was stopped may have left it there.
+    """
+    rows = parse_yaml(Repository(folder).read("HEAD", LEDGER), Path(LEDGER)).data
+    return [Release(version, commit) for version, commit in rows.items()]
 
 
 def notes(folder: Path, version: str | None = None) -> str:
@@ -100,7 +104,7 @@ def check(folder: Path, version: str) -> Release | None:
         findings.append(NOT_READY.at(None, message, f"`git switch {BRANCH}`"))
     if changed := repository.run("status", "--porcelain").splitlines():
         message = f"{len(changed)} files are not committed: {', '.join(line[3:] for line in changed[:5])}"
-        findings.append(NOT_READY.at(None, message, "commit, stash or remove them"))
+        findings.append(NOT_READY.at(None, message, "commit, stash or remove them (`git restore .` undoes changes)"))
     remote = repository.resolve(f"refs/remotes/origin/{BRANCH}")
     if remote and repository.ask("merge-base", "--is-ancestor", remote, "HEAD") is None:
         findings.append(NOT_READY.at(None, f"origin/{BRANCH} has commits that are not here", "`git pull --ff-only`"))
@@ -206,10 +210,14 @@ def _cut(version: str) -> None:
 
 @command.command("publish")
 @click.argument("tag")
-def _publish(tag: str) -> None:
-    """Publish TAG on GitHub."""
+@click.option(
+    "--repository", envvar="GITHUB_REPOSITORY", metavar="OWNER/NAME", required=True,
+    help="The forge's. [default: $GITHUB_REPOSITORY]",
+)  # fmt: skip
+def _publish(tag: str, repository: str) -> None:
+    """Publish TAG on GitHub, from its checkout."""
     with GitHub.from_environment(os.environ, say=lambda words: click.echo(words, err=True)) as github:
-        page = publish(Path(), tag, github, os.environ["GITHUB_REPOSITORY"])
+        page = publish(Path(), tag, github, repository)
     click.echo(f"{tag} is published: {page}")
 
 
