@@ -227,6 +227,33 @@ class TestAtABakery:
             assert state["type"] == "COMPLETED", state["message"]
             assert (datasets / name / "v1/sst.icechunk").read_text() == f"{name[-1]}.0"
 
+    def test_a_run_that_meets_its_labels_limit_says_so_in_prefect(
+        self,
+        command: Command,
+        server: prefect.Server,
+        worker: prefect.Worker,
+        bakeries: Path,
+        datasets: Path,
+        tmp_path: Path,
+    ) -> None:
+        hungry = """
+        from pathlib import Path
+
+        def sst(target, mode="complete", prune=False):
+            held = [bytearray(64 << 20) for _ in range(1000)]
+            Path(target.removeprefix("file://")).mkdir(parents=True)
+        """
+        made = feedstocks.make(tmp_path / "server", "hungry", recipe=hungry)
+        meta = (made.folder / "feedstock/meta.yaml").read_text()
+        limited = meta.replace("on: [release, merge]}", "on: [release, merge], resources: {memory: 300 MiB}}")
+        made.write("feedstock/meta.yaml", limited)
+        made.commit("Ask for little")
+        state = self.ended(server, self.register(command, made, server, bakeries))
+        assert state["type"] == "FAILED"
+        assert "limit-memory" in state["message"]
+        assert "`feedstock label request local dev --resources '600 MiB,2'`" in state["message"]
+        assert not (datasets / "hungry").exists()
+
     def test_a_cancelled_run_takes_its_recipe_along(
         self, command: Command, server: prefect.Server, worker: prefect.Worker, bakeries: Path, tmp_path: Path
     ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from .findings import Finding, Place, Refused, Who, rule
 from .meta import Event, GitHubUser, Text, Url
@@ -66,6 +66,18 @@ def _date(value: Any) -> Any:
         raise invalid(f"{shown(value)} is not a date", "write `2027-11-01`") from None
 
 
+def _image(value: str) -> str:
+    try:
+        value.format(feedstock="feedstock", version="v1")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise invalid(
+            f"{shown(value)} holds other words in braces than {{feedstock}} and {{version}}",
+            "write `ghcr.io/owner/{feedstock}:{version}`",
+        ) from None
+    return value
+
+
+Image = Annotated[Text, AfterValidator(_image)]
 Label = Annotated[str, AfterValidator(_label)]
 Repository = Annotated[str, AfterValidator(_repository)]
 Date = Annotated[datetime.date, BeforeValidator(_date)]
@@ -85,6 +97,18 @@ class WorkPool(Model):
 
     name: Text
     type: Text = Field(description="A Prefect worker type.", examples=["process", "kubernetes"])
+    image: Image | None = Field(
+        default=None,
+        description="The container image of a run; {feedstock} and {version} stand for its own.",
+        examples=["ghcr.io/pangeo-forge/{feedstock}:{version}"],
+    )
+
+    @model_validator(mode="after")
+    def _has_a_use_for_its_image(self) -> WorkPool:
+        if self.image and self.type == "process":
+            fix = "remove it, or name the type of a pool that starts containers"
+            raise invalid("work_pool: a process pool starts no containers, so it has no `image`", fix)
+        return self
 
 
 class Limits(Model):

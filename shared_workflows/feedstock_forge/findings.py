@@ -150,7 +150,10 @@ class Refused(Exception):  # noqa: N818 - reads as what happened
 
     def __str__(self) -> str:
         """One line, for logs that show only the exception."""
-        return "; ".join(f"{finding.id}: {finding.message}" for finding in self.findings)
+        return "; ".join(
+            f"{finding.id}: {finding.message}" + (f" (fix: {finding.fix})" if finding.fix else "")
+            for finding in self.findings
+        )
 
 
 def text(finding: Finding) -> str:

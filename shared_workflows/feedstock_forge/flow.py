@@ -6,6 +6,7 @@ with an environment of its own, where Prefect's credentials are not.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from . import catalog, environments, meta, recipe_process
+from . import catalog, environments, limits, meta, recipe_process
 from .bake import Provenance
 from .findings import Refused, text
 from .one_writer import one_writer
@@ -58,10 +59,13 @@ def bake_recipe(
             mode=mode,
             run=flow_run.get_id() or "",
         )
+        allowed = limits.from_environment(os.environ)
+        if words := limits.words(allowed):
+            say(f"the run may take {words}")
         python = environments.python_for(_REPOSITORY_FOLDER, say)
         job = Job(str(_REPOSITORY_FOLDER.resolve()), recipe, target, mode, prune, origin)
         with one_writer(target):
-            recipe_process.run(python, job, say)
+            recipe_process.run(python, job, say, allowed, os.environ.get(limits.LABEL_VARIABLE, ""))
             missing = catalog.record(file.meta, origin, target) if origin.is_release and not prune else None
     except Refused as refused:
         for finding in refused.findings:

@@ -19,13 +19,15 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from . import findings, meta, recipes
+from . import findings, limits, meta, recipes
 from .bake import Provenance, provenance
+from .bakery import Limits
 from .findings import Finding, Refused, rule
+from .limits import Use
 
 DIED = rule("recipe-died", "The dataset stays as it was before the run.")
 
@@ -51,20 +53,24 @@ class Job:
     mode: Literal["complete", "update"]
     prune: bool
     provenance: Provenance
+    processors: list[int] = field(default_factory=list)
+    """Those of the machine that it may use; all if there are none."""
 
 
-def run(python: Path, job: Job, say: Callable[[str], None]) -> None:
+def run(python: Path, job: Job, say: Callable[[str], None], allowed: Limits | None = None, label: str = "") -> None:
     """Run a recipe in a process of its own and wait for it; ``say`` gets what it prints, line by line.
 
-    Raises :class:`Refused` with the findings of the recipe, or because its process died. However this call ends, by
+    ``allowed`` is what it may take, and ``label`` the ``<bakery>.<label>`` that says so. Raises :class:`Refused` with
+    the findings of the recipe, because it met a limit, or because its process died. However this call ends, by
     Prefect's signal for one, the process has ended, and so has everything that it started.
     """
+    allowed, use = allowed or Limits(), Use()
     with tempfile.TemporaryDirectory(prefix="feedstock-run-") as scratch:
         reply = Path(scratch, "reply.json")
         process = subprocess.Popen(
             # -P: a file at the checkout's root may not stand in for a package of the same name, ours for one.
             [python, "-P", "-u", "-c", _CHILD, str(reply)],
-            env=_environment(os.environ, Path(scratch)),
+            env=_environment(os.environ, Path(scratch)) | limits.threads(allowed),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -76,14 +82,16 @@ def run(python: Path, job: Job, say: Callable[[str], None]) -> None:
         listener.start()
         try:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
+                told = replace(job, processors=limits.processors(allowed))
+                process.stdin.write(json.dumps(asdict(told)).encode() + b"\n")
                 process.stdin.flush()
-            process.wait()
+            met = limits.watch(process, allowed, label, use)
         finally:
             end(process)
             # Something that it started and that left its group may hold the other end of the pipe.
             listener.join(GRACE)
-        refuse(_answer(reply, process.returncode))
+        say(f"the recipe used {use}")
+        refuse([met] if met else _answer(reply, process.returncode))
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -164,6 +172,8 @@ def _child(reply: str) -> None:
     told = json.loads(sys.stdin.readline())
     job = Job(**{**told, "provenance": Provenance(**told["provenance"])})
     _hold_the_leash()
+    if job.processors:
+        os.sched_setaffinity(0, job.processors)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for noisy in ("httpx", "botocore", "aiohttp", "distributed"):

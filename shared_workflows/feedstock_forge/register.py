@@ -15,6 +15,7 @@ from typing import Any
 from . import datasets, labels
 from .bakery import Bakeries
 from .findings import Finding, Refused, Who, rule
+from .job_variables import job_variables
 from .labels import Decision
 from .plan import Plan
 from .prefect import Prefect
@@ -36,6 +37,7 @@ _COMPARED = (
     "parameter_openapi_schema",
     "pull_steps",
     "tags",
+    "job_variables",
     "work_pool_name",
     "work_queue_name",
 )
@@ -168,6 +170,9 @@ def _deployment(
             }
         ],
         "tags": tags,
+        "job_variables": job_variables(
+            decision.allowed_bakery, decision.name, decision.limits, plan.feedstock, trigger.version
+        ),
         "work_pool_name": decision.allowed_bakery.work_pool.name,
         "work_queue_name": decision.request.label,
     }

@@ -70,6 +70,8 @@ class Decision:
     recipes: tuple[str, ...] = ()
     """The recipes that may run; empty if none may."""
     bakery: BakeryFile | None = field(default=None, compare=False)
+    limits: Limits = field(default_factory=Limits)
+    """What one run may take: what was asked for, or as much as the label and the grant allow."""
 
     @property
     def name(self) -> str:
@@ -169,7 +171,16 @@ def decide(
     conditions += [_within(request, whose, limit, where, meta) for whose, limit, where in limits]
     # A grant that names only some of the recipes allows those; every other no is a no to all of them.
     denied = any(condition.finding and condition.finding.rule is not OTHER_RECIPE for condition in conditions)
-    return Decision(request, tuple(conditions), () if denied else allowed, bakery)
+    tightest = _tightest(request, [limit for _, limit, _ in limits])
+    return Decision(request, tuple(conditions), () if denied else allowed, bakery, tightest)
+
+
+def _tightest(request: Request, limits: list[Limits]) -> Limits:
+    return Limits.model_construct(
+        memory=request.memory or min((limit.memory for limit in limits if limit.memory), default=None),
+        cpu=request.cpu or min((limit.cpu for limit in limits if limit.cpu), default=None),
+        runtime=min((limit.runtime for limit in limits if limit.runtime), default=None),
+    )
 
 
 def _asking(request: Request) -> Place:
