@@ -1,6 +1,7 @@
 """Pin what cookiecutter rendered to the template's commit, and write the answers from which `copier update` goes on."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -10,11 +11,14 @@ import yaml
 # What `tojson` writes holds no single quote and no line break, so nothing in the answers can end this text early.
 answers = json.loads(r'{{ cookiecutter | tojson }}')  # fmt: skip
 address = answers["_template"]
+# As in the other hook, which has found it.
+places = (Path(place, answers["_repo_dir"]) for place in (os.environ.get("PWD", ""), Path.cwd().parent))
+forge = next(place for place in places if (place / "copier.yml").is_file())
 
 
 def git(*arguments: str) -> str:
     """What git says in the template's repository."""
-    return subprocess.check_output(["git", *arguments], cwd=answers["_repo_dir"], text=True).strip()
+    return subprocess.check_output(["git", *arguments], cwd=forge, text=True).strip()
 
 
 # As copier.yml computes it; the tests hold the two together.

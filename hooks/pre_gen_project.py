@@ -1,6 +1,7 @@
 """Refuse for cookiecutter what Copier's validators refuse: they are read from copier.yml and say the same words."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,13 @@ import yaml
 
 # What `tojson` writes holds no single quote and no line break, so nothing in the answers can end this text early.
 answers = json.loads(r'{{ cookiecutter | tojson }}')  # fmt: skip
-forge = Path(answers["_repo_dir"])
+
+# cookiecutter passes on a path as it was typed, and starts hooks in the new folder: it is from where the person is, or
+# where the output goes, that the path may lead to the template.
+places = (Path(place, answers["_repo_dir"]) for place in (os.environ.get("PWD", ""), Path.cwd().parent))
+forge = next((place for place in places if (place / "copier.yml").is_file()), None)
+if forge is None:
+    sys.exit(f"There is no template at {answers['_repo_dir']}: give cookiecutter its whole path, or its git URL.")
 
 if not (forge / "template").is_dir() or not any(path.is_dir() for path in forge.glob("*cookiecutter.feedstock_name*")):
     sys.exit(

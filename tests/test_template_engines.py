@@ -1,7 +1,12 @@
 """One template, two engines: what cookiecutter makes of the answers is what Copier makes of them."""
 
+import ast
 import itertools
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import copier
@@ -132,6 +137,14 @@ ASKED = {name: answer for name, answer in templates.ANSWERS.items() if name != "
 WORKFLOW = ".github/workflows/register.yml"
 
 
+def read_by_the_hook(address):
+    """What cookiecutter's hook takes from an address, by the pattern in it."""
+    hook = ast.parse((ROOT / "hooks/post_gen_project.py").read_text(encoding="utf-8"))
+    (call,) = [node for node in ast.walk(hook) if isinstance(node, ast.Call) and ast.unparse(node.func) == "re.match"]
+    found = re.match(ast.literal_eval(call.args[0]), address)
+    return found and found[1]
+
+
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_the_forge_is_the_repository_on_github_that_the_template_came_from(server, tmp_path, address):
     # Copier takes an address for git's where it ends so, and a `gh:` where nothing follows the name.
@@ -140,7 +153,7 @@ def test_the_forge_is_the_repository_on_github_that_the_template_came_from(serve
     text = (tmp_path / "made" / WORKFLOW).read_text(encoding="utf-8")
     assert "uses: Ocean-Forge/my_forge/.github/workflows/register.yml@" in text
     assert "forge:" not in (tmp_path / "made/.copier-answers.yml").read_text(encoding="utf-8")
-    assert github_name(url) == "Ocean-Forge/my_forge"
+    assert github_name(url) == read_by_the_hook(url) == "Ocean-Forge/my_forge"
 
 
 @pytest.mark.parametrize("address", ["gh:Ocean-Forge/my_forge", "git@github.com:Ocean-Forge/my_forge.git"])
@@ -153,10 +166,11 @@ def test_cookiecutter_takes_the_forge_from_the_address_too(server, tmp_path, coo
 @pytest.mark.parametrize(
     "address",
     ["/home/ada/github.com/forge", "https://github.com.example.org/a/b", "https://example.org/github.com/a/b",
-     "https://notgithub.com/a/b.git", "gl:a/b", "https://github.com/forge"],
+     "https://notgithub.com/a/b.git", "gl:a/b"],
 )  # fmt: skip
 def test_what_only_looks_like_github_names_no_forge(address):
     assert github_name(address) is None
+    assert read_by_the_hook(address) is None
 
 
 def test_from_a_clone_outside_github_the_forge_must_be_said_even_with_defaults(forge, tmp_path):
@@ -201,6 +215,20 @@ def test_cookiecutter_refuses_what_copier_refuses_with_the_same_words(forge, tmp
         bake(cookies, forge, answers)
     assert f"{name}: {words}" in capfd.readouterr().err
     assert not list(tmp_path.rglob("*-feedstock"))
+
+
+@pytest.mark.parametrize("words", [(), ("--output-dir", "elsewhere/deep")])
+def test_cookiecutter_takes_a_path_as_it_is_typed(tmp_path, cookiecutter_home, words):
+    forge = templates.release(tmp_path / "forge")
+    here = tmp_path / "here"
+    here.mkdir()
+    command = [Path(sys.executable).with_name("cookiecutter"), "--no-input", *words, "../forge"]
+    command += [f"{name}={value}" for name, value in templates.ANSWERS.items()]
+    environment = os.environ | {"PWD": str(here)}  # as a shell has it
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = here.joinpath(*words[1:], "noaa-oisst-feedstock")
+    assert git(forge, "rev-parse", "HEAD") in (made / WORKFLOW).read_text(encoding="utf-8")
 
 
 def test_a_template_without_its_symbolic_link_fails_with_a_sentence(tmp_path, cookies, capfd):
