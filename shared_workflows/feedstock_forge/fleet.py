@@ -33,6 +33,8 @@ from .lifecycle import (
     together,
 )
 from .markdown import code, escape
+from .report import SUMMARY_ROWS
+from .report import finding as finding_item
 from .template import ANSWERS, Template, same_place
 
 NO_WORKFLOWS = rule("token-without-workflows", "An update changes files in .github/workflows/.", who=Who.ORGANISATION)
@@ -292,6 +294,24 @@ def _hunks(text: str) -> Iterator[str]:
         if inside:
             yield line
         inside = inside and not line.startswith(">>>>>>> ")
+
+
+def summary(version: str, outcomes: Sequence[Outcome], expected: int, against: Sequence[Finding]) -> str:
+    """The run in Markdown: what there is to look at first, then what is as it should be."""
+    lines = [f"### Template {code(version)}", ""]
+    shown = [outcome for outcome in outcomes if outcome.state not in (State.CURRENT, State.AHEAD)]
+    if shown:
+        lines += ["| feedstock | state | pull request | left to its maintainers |", "|---|---|---|---|"]
+    for outcome in sorted(shown, key=lambda outcome: outcome.state is not State.REFUSED)[:SUMMARY_ROWS]:
+        left = ", ".join(map(code, outcome.conflicts))
+        lines.append(f"| {escape(outcome.name)} | {outcome.state} | {outcome.page} | {left} |")
+    if len(shown) > SUMMARY_ROWS:
+        lines.append(f"| … and {len(shown) - SUMMARY_ROWS} more | | | |")
+    lines += ["", *(finding_item(item) for outcome in shown for item in outcome.findings), *map(finding_item, against)]
+    lines += ["", f"{len(outcomes) - len(shown)} need nothing."]
+    if len(outcomes) < expected:
+        lines.append(f"Stopped: {expected - len(outcomes)} stay as they are.")
+    return "\n".join(lines)
 
 
 def watch(

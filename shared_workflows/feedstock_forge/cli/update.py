@@ -15,6 +15,7 @@ from ..findings import Finding, text
 from ..github import GitHub
 from ..lifecycle import Outcome, State
 from ..pace import BETWEEN, Pace
+from ..report import summarise
 from ..template import Template
 from . import EXIT_PARTLY, EXIT_REFUSED
 
@@ -28,7 +29,9 @@ AT_ONCE = 8
 @click.option("--to", "version", metavar="VERSION", help="A release or commit. [default: the newest release]")
 @click.option("--dry-run", is_flag=True, help="Say what would change and what it costs, and change nothing.")
 @click.option("--jobs", type=click.IntRange(min=1), help="How many at a time. [default: one a core; 8 on GitHub]")
-@click.option("--canary", type=click.IntRange(min=1), metavar="N", help="Update N first, and wait for their checks.")
+@click.option(
+    "--canary", type=click.IntRange(min=0), default=0, metavar="N", help="Update N first, and wait for their checks."
+)
 @click.option(
     "--canary-minutes", type=click.FloatRange(min=0), default=60.0, show_default=True, help="How long to wait."
 )
@@ -44,7 +47,7 @@ def command(
     version: str | None,
     dry_run: bool,
     jobs: int | None,
-    canary: int | None,
+    canary: int,
     canary_minutes: float,
     canary_poll: float,
     pace: float,
@@ -74,7 +77,7 @@ def command(
         try:
             with GitHub.from_environment(os.environ, say=_say, pace=gate) as client:
                 run = _OnGitHub(client, dry_run=dry_run, jobs=jobs or AT_ONCE)
-                return run.update(names, address, version, canary or 0, canary_minutes * 60, canary_poll)
+                return run.update(names, address, version, canary, canary_minutes * 60, canary_poll)
         finally:
             gate.stop()
     return _in_folders([folder.resolve() for folder in folders], address, version, dry_run, jobs or os.cpu_count() or 1)
@@ -158,11 +161,16 @@ class _OnGitHub:
                 if against := fleet.watch(client, canaries, seconds=seconds, every=poll, wait=gate, say=_say):
                     _print(against)
                     click.echo(f"stopped after the canaries: {len(pending)} feedstocks stay as they are")
+                    self._summarise(report, fetched.version, against)
                     return EXIT_PARTLY
             ship(pending)
-        if len(report.outcomes) < report.expected:
-            click.echo(f"stopped: {report.expected - len(report.outcomes)} feedstocks stay as they are")
+        if left := report.expected - len(report.outcomes):
+            click.echo(f"stopped: {left} feedstocks stay as they are")
+        self._summarise(report, fetched.version, ())
         return report.status
+
+    def _summarise(self, report: _Report, version: str, against: tuple[Finding, ...]) -> None:
+        summarise(fleet.summary(version, report.outcomes, report.expected, against), os.environ)
 
     def _ship(
         self, feedstocks: list[fleet.Feedstock], fetched: Template, server: str, report: _Report
