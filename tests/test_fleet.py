@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from feedstock_forge import cli
 from feedstock_forge.pace import Pace, Stopped
 from feedstock_forge.template import same_place
-from support import github, prefect, templates
+from support import git_server, github, prefect, templates
 from support.feedstocks import git
 
 CHECK = ".github/workflows/check.yml"
@@ -198,6 +199,22 @@ def test_a_private_feedstock_is_found_with_the_token_alone(ocean):
     assert "c-feedstock" not in hidden.stdout
     refused = ocean.run(NAMES[2], "--dry-run", GITHUB_TOKEN="", code=1)
     assert "error[github-not-found]" in refused.stderr
+
+
+def test_a_private_feedstock_is_cloned_and_pushed_with_the_token_which_no_command_line_shows(ocean, tmp_path):
+    ocean.hub.private.add(NAMES[0])
+    wrapper = tmp_path / "bin/git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/commands\nexec {shutil.which("git")} "$@"\n')
+    wrapper.chmod(0o755)
+    path = f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}"
+    with git_server.serve(ocean.hub.folder, ocean.token, tmp_path) as server:
+        where = {"GITHUB_SERVER_URL": server.url, "GIT_SSL_CAINFO": str(server.certificate), "PATH": path}
+        done = ocean.run(NAMES[0], "--pace", "0", **where)
+    assert ocean.branches(NAMES[0]) == ["main", "template/v2.0.0"]
+    commands = (tmp_path / "commands").read_text()
+    assert f"push --quiet -- {server.url}/{NAMES[0]}.git" in commands
+    assert not {word for said in (commands, *done) for word in (ocean.token, "Basic ") if word in said}
 
 
 def test_what_goes_wrong_in_one_feedstock_is_reported_and_the_others_go_on(ocean):

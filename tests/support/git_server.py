@@ -49,7 +49,7 @@ def serve(repositories: Path, token: str, scratch: Path) -> Iterator[GitServer]:
                 "GIT_HTTP_EXPORT_ALL": "1",
                 "GIT_PROTOCOL": self.headers.get("git-protocol", ""),
                 "REQUEST_METHOD": self.command,
-                "PATH_INFO": parts.path.replace(".git/", "/.git/", 1),
+                "PATH_INFO": parts.path.replace(".git/", "/", 1),  # bare, or with a working tree
                 "QUERY_STRING": parts.query,
                 "CONTENT_TYPE": self.headers.get("content-type", ""),
                 "CONTENT_LENGTH": str(len(body)),
