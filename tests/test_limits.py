@@ -56,7 +56,7 @@ def test_memory_is_that_of_all_processes_of_the_run(feedstock: Feedstock) -> Non
         memory="250 MiB",
     )
     assert finding.id == "limit-memory"
-    assert "the label ldeo.aws.dev gives it 250 MiB" in finding.message
+    assert "not the 250 MiB that the label ldeo.aws.dev gives it" in finding.message
     assert "`feedstock label request ldeo.aws dev --resources '500 MiB'`" in finding.fix
 
 

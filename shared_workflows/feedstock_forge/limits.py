@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MEMORY = rule("limit-memory", "The label's memory is what its operators set aside for one run.", who=Who.MAINTAINER)
 CPU = rule("limit-cpu", "The label's processors are what its operators set aside for one run.", who=Who.MAINTAINER)
+PROCESSES = rule("limit-processes", "A run that only ever starts processes keeps everybody from theirs.")
+DISK = rule("limit-disk", "A disk that one run fills is full for everybody.")
 RUNTIME = rule("limit-runtime", "A run that does not end keeps others waiting.", who=Who.MAINTAINER)
 
 LIMITS_VARIABLE = "FEEDSTOCK_LIMITS"
@@ -34,6 +36,8 @@ LABEL_VARIABLE = "FEEDSTOCK_LABEL"
 
 _EVERY = 0.25
 """Seconds between two looks at a run."""
+_MOST_PROCESSES = 1000
+"""Far more than any cluster on one machine has use for."""
 _CPU_SLACK = 60.0
 """Seconds of processor time beyond the limit before a run that has left its processors is ended."""
 
@@ -77,11 +81,20 @@ def threads(limits: Limits) -> dict[str, str]:
     return {} if limits.cpu is None else dict.fromkeys(_THREADS, str(math.ceil(limits.cpu)))
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many bytes of files a run may keep, and in which folders they are counted."""
+
+    disk: int
+    folders: tuple[Path, ...]
+
+
 @dataclass(slots=True)
 class Use:
-    """What a run has taken so far: bytes at its highest, seconds of its processors, seconds since it began."""
+    """What a run has taken so far: bytes at their highest, seconds of its processors, seconds since it began."""
 
     memory: int = 0
+    disk: int = 0
     cpu: float = 0.0
     runtime: float = 0.0
 
@@ -90,22 +103,35 @@ class Use:
         return f"{_rounded(self.memory)} of memory at most, {self.cpu:.0f} s of processor time, {self.runtime:.0f} s"
 
 
-def watch(process: subprocess.Popen[bytes], limits: Limits, label: str, use: Use) -> Finding | None:
+def watch(
+    process: subprocess.Popen[bytes], limits: Limits, label: str, use: Use, room: Room | None = None
+) -> Finding | None:
     """Wait until a process ends, or until it and its descendants meet a limit: then the finding that says so.
 
-    ``use`` is kept up to date meanwhile. Memory is what the processes hold themselves, shared pages counted once; files
-    that they map, which the kernel can let go of, do not count.
+    ``room`` is held where it is given. ``use`` is kept up to date meanwhile. Memory is what the processes hold
+    themselves, shared pages counted once; files that they map, which the kernel can let go of, do not count.
     """
     import psutil
 
     began = time.monotonic()
     killed = _killed_for_memory()
+    look_again = 0.0
     while True:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(process.pid)
             family = [root, *root.children(recursive=True)]
             use.memory = max(use.memory, _memory(family, limits.memory))
             use.cpu = max(use.cpu, sum(map(_cpu, family)))
+            if len(family) > _MOST_PROCESSES:
+                message = f"the run started {len(family)} processes, and was still at it"
+                return PROCESSES.at(None, message, "start a fixed number of workers, or none")
+        if room and (use.runtime >= look_again or process.poll() is not None):
+            use.disk = max(use.disk, sum(map(_size, room.folders)))
+            # Many files take long to count: a tenth of the time, at the most.
+            look_again = time.monotonic() - began + 10 * (time.monotonic() - began - use.runtime)
+            if use.disk > room.disk:
+                message = f"the run kept {_rounded(use.disk)} of files; at most {_rounded(room.disk)} are allowed here"
+                return DISK.at(None, message, "prune to smaller inputs, or keep less beside the dataset")
         use.runtime = time.monotonic() - began
         if found := over(limits, use, label):
             return found
@@ -123,12 +149,12 @@ def over(limits: Limits, use: Use, label: str) -> Finding | None:
     if limits.memory is not None and use.memory > limits.memory:
         return _more_memory(limits, use, label)
     if limits.runtime is not None and use.runtime > limits.runtime:
-        message = f"the run took longer than the {format_duration(limits.runtime)} that {_shown(label)} gives it"
-        operators = f"ask {label.rpartition('.')[0] or 'the bakery'}'s operators for a longer `runtime`"
-        return RUNTIME.at(None, message, f"make it quicker, split it into several recipes, or {operators}")
+        message = f"the run took longer than the {format_duration(limits.runtime)} that {_gives(label)}"
+        operators = f", or ask {label.rpartition('.')[0]}'s operators for a longer `runtime`" if label else ""
+        return RUNTIME.at(None, message, f"make it quicker, or split it into several recipes{operators}")
     if limits.cpu is not None and use.cpu > math.ceil(limits.cpu) * use.runtime + _CPU_SLACK:
-        message = f"the run used {use.cpu / use.runtime:.1f} processors; {_shown(label)} gives it {limits.cpu:g}"
-        fix = f"stay on the processors that the run was given, or {_ask(label, limits.memory, math.ceil(use.cpu))}"
+        message = f"the run used {use.cpu / use.runtime:.1f} processors, not the {limits.cpu:g} that {_gives(label)}"
+        fix = f"stay on the processors that the run was given{_ask(label, limits.memory, 2 * math.ceil(limits.cpu))}"
         return CPU.at(None, message, fix)
     return None
 
@@ -138,18 +164,21 @@ def _more_memory(limits: Limits, use: Use, label: str) -> Finding:
         message = f"the machine's memory ran out; the run was last seen with {_rounded(use.memory)}"
         return MEMORY.at(None, message, "take smaller chunks, or ask for a label with more memory")
     used = _rounded(max(use.memory, limits.memory))
-    message = f"the run used {used} of memory; {_shown(label)} gives it {format_memory(limits.memory)}"
-    return MEMORY.at(None, message, f"take smaller chunks, or {_ask(label, 2 * limits.memory, limits.cpu)}")
+    message = f"the run used {used} of memory, not the {format_memory(limits.memory)} that {_gives(label)}"
+    return MEMORY.at(None, message, f"take smaller chunks{_ask(label, 2 * limits.memory, limits.cpu)}")
 
 
 def _ask(label: str, memory: int | None, cpu: float | None) -> str:
+    """How to get more of a label; nothing where no label set the limit, as on a laptop or in a trial."""
+    if not label:
+        return ""
     bakery, _, name = label.rpartition(".")
     wanted = ",".join(([format_memory(memory)] if memory else []) + ([f"{cpu:g}"] if cpu else []))
-    return f"ask for more: `feedstock label request {bakery or 'BAKERY'} {name or 'LABEL'} --resources '{wanted}'`"
+    return f", or ask for more: `feedstock label request {bakery} {name} --resources '{wanted}'`"
 
 
-def _shown(label: str) -> str:
-    return f"the label {label}" if label else "its label"
+def _gives(label: str) -> str:
+    return f"the label {label} gives it" if label else "it may take here"
 
 
 def _rounded(size: int) -> str:
@@ -181,6 +210,16 @@ def _held(process: psutil.Process, file: str, counted: tuple[str, ...]) -> int:
         size: int = process.memory_info().rss
     except psutil.Error:
         return 0
+    return size
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder; where a link leads does not count."""
+    size = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += Path(root, name).lstat().st_size
     return size
 
 

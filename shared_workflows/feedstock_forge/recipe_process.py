@@ -8,6 +8,7 @@ standard input is a leash: it closes when the flow run's process ends, however t
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -23,16 +24,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import psutil
+
 from . import findings, limits, meta, recipes
 from .bake import Provenance, provenance
 from .bakery import Limits
 from .findings import Finding, Refused, rule
-from .limits import Use
+from .limits import Room, Use
 
 DIED = rule("recipe-died", "The dataset stays as it was before the run.")
 
 GRACE = 10.0
 """Seconds that a recipe has to put things away when it is told to stop."""
+_ROUNDS = 20
 MAX_LINE = 10_000
 """Characters of a line of the log."""
 
@@ -57,14 +61,25 @@ class Job:
     """Those of the machine that it may use; all if there are none."""
 
 
-def run(python: Path, job: Job, say: Callable[[str], None], allowed: Limits | None = None, label: str = "") -> None:
+def run(
+    python: Path,
+    job: Job,
+    say: Callable[[str], None],
+    allowed: Limits | None = None,
+    label: str = "",
+    *,
+    room: Room | None = None,
+    use: Use | None = None,
+) -> None:
     """Run a recipe in a process of its own and wait for it; ``say`` gets what it prints, line by line.
 
-    ``allowed`` is what it may take, and ``label`` the ``<bakery>.<label>`` that says so. Raises :class:`Refused` with
+    ``allowed`` is what it may take, and ``label`` the ``<bakery>.<label>`` that says so; ``room`` holds its files too,
+    those that it keeps for itself included. ``use`` is told what it took. Raises :class:`Refused` with
     the findings of the recipe, because it met a limit, or because its process died. However this call ends, by
     Prefect's signal for one, the process has ended, and so has everything that it started.
     """
-    allowed, use = allowed or Limits(), Use()
+    allowed, use = allowed or Limits(), use or Use()
+    others = _adopt()
     with tempfile.TemporaryDirectory(prefix="feedstock-run-") as scratch:
         reply = Path(scratch, "reply.json")
         process = subprocess.Popen(
@@ -85,9 +100,11 @@ def run(python: Path, job: Job, say: Callable[[str], None], allowed: Limits | No
                 told = replace(job, processors=limits.processors(allowed))
                 process.stdin.write(json.dumps(asdict(told)).encode() + b"\n")
                 process.stdin.flush()
-            met = limits.watch(process, allowed, label, use)
+            kept = replace(room, folders=(*room.folders, Path(scratch))) if room else None
+            met = limits.watch(process, allowed, label, use, kept)
         finally:
             end(process)
+            _end_orphans(others)
             # Something that it started and that left its group may hold the other end of the pipe.
             listener.join(GRACE)
         say(f"the recipe used {use}")
@@ -102,6 +119,29 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait(GRACE)
     _signal(process, signal.SIGKILL)
     process.wait()
+
+
+def _adopt() -> set[int]:
+    """Let what the recipe's processes leave behind become this process's own, so that it can be ended.
+
+    So does Linux with prctl(2); elsewhere a recipe's daemon outlives it. Returns the processes that are there already.
+    """
+    if sys.platform == "linux":
+        set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def _end_orphans(others: set[int]) -> None:
+    """End what left the recipe's group, a daemon for one, as long as there is any: some may be starting more."""
+    for _ in range(_ROUNDS):
+        left = [child for child in psutil.Process().children(recursive=True) if child.pid not in others]
+        if not left:
+            return
+        for child in left:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(left, timeout=1)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
@@ -123,6 +163,8 @@ def _environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str
     kept = {key: value for key, value in environment.items() if not key.startswith(_WORKERS_OWN)}
     kept.pop("PYTHONPATH", None)
     return kept | {
+        # What it leaves there when it is killed goes with the folder.
+        "TMPDIR": str(scratch),
         "PREFECT_HOME": str(scratch / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
