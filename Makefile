@@ -18,6 +18,7 @@ GO := $(or $(shell command -v go),$(TOOLS)/go/bin/go)
 NPM := $(or $(shell command -v npm),$(TOOLS)/node/bin/npm)
 ACTIONLINT := $(TOOLS)/bin/actionlint-$(ACTIONLINT_VERSION)
 ACT := $(TOOLS)/bin/act-$(ACT_VERSION)
+CHROMIUM := $(TOOLS)/chromium/chromium
 NODE_MODULES := tests/npm/node_modules/.package-lock.json
 PIP := pip install --quiet --disable-pip-version-check
 BIN := .venv/bin
@@ -61,7 +62,7 @@ schemas: setup ## Write the JSON Schemas anew from the models
 
 setup: .venv/.locked ## Install everything into .venv
 
-tools: $(ACTIONLINT) $(ACT) $(NODE_MODULES)
+tools: $(ACTIONLINT) $(ACT) $(NODE_MODULES) $(CHROMIUM)
 
 clean: ## Remove what make installed and cached
 	rm -rf .venv $(TOOLS) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/npm/node_modules
@@ -103,3 +104,12 @@ $(NODE_MODULES): tests/npm/package.json tests/npm/package-lock.json | $(NPM)
 	@cd tests/npm && PATH="$(abspath $(dir $(NPM))):$$PATH" npm ci --silent --no-audit --no-fund
 	@touch $@
 
+# The npm package holds the program itself, compressed, and unpacks it into TMPDIR; the libraries too that a system may
+# lack, where it takes the system for one that does.
+$(CHROMIUM): $(NODE_MODULES)
+	@rm -rf $(TOOLS)/chromium $(TOOLS)/chromium.partial && mkdir -p $(TOOLS)/chromium.partial
+	@cd tests/npm && PATH="$(abspath $(dir $(NPM))):$$PATH" TMPDIR="$(abspath $(TOOLS))/chromium.partial" \
+		AWS_EXECUTION_ENV=AWS_Lambda_nodejs24.x node --input-type=module \
+		-e 'import chromium from "@sparticuz/chromium"; await chromium.executablePath()'
+	@mv $(TOOLS)/chromium.partial $(TOOLS)/chromium
+	@touch $@

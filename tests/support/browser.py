@@ -1,0 +1,28 @@
+"""The browser of the tests: a headless Chromium that `make tools` unpacks, so every machine has the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+FOLDER = Path(__file__).parents[2] / ".tools" / "chromium"
+
+
+@contextmanager
+def launch() -> Iterator[Browser]:
+    """Start the browser, with the fonts and libraries that it comes with."""
+    assert (FOLDER / "chromium").exists(), "the browser is not there: run `make tools`"
+    environment = {"LD_LIBRARY_PATH": str(FOLDER / "al2023/lib"), "FONTCONFIG_PATH": str(FOLDER / "fonts")}
+    # No sandbox: it opens only our own pages, and containers and root have none to give.
+    options = ["--no-sandbox", "--headless=shell", "--no-zygote"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=FOLDER / "chromium", args=options, env={"HOME": str(FOLDER), **environment}
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
