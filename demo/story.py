@@ -82,9 +82,10 @@ class Demo:
             dataset = self.datasets / FEEDSTOCK / "v1" / f"{FEEDSTOCK}.icechunk"
             with self.step("Open the dataset, and compare it with its inputs, value for value"):
                 self.check(dataset, files)
-            with self.step("Draw it"):
+            with self.step("Draw it, and make a website of the catalog"):
                 drawn = picture.draw(str(dataset), self.output / f"{FEEDSTOCK}.png")
                 say(f"{drawn.relative_to(ROOT)}")
+                self.feedstock("catalog", "build", self.datasets, "-o", self.output / "catalog")
             self.finished = True
             self.conclude(server, worker, dataset)
 
@@ -188,6 +189,7 @@ class Demo:
   ran on       the local bakery: a Prefect process worker on this machine
   dataset      {dataset.relative_to(ROOT)}
   picture      {(self.output / f"{FEEDSTOCK}.png").relative_to(ROOT)}
+  catalog      {(self.output / "catalog" / "index.html").relative_to(ROOT)}
   feedstock    {self.folder.relative_to(ROOT)}
 
 Look next at feedstock/recipe.py in the feedstock, at README.md, and at docs/.""")

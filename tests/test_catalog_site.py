@@ -141,7 +141,8 @@ def test_what_an_entry_says_is_shown_and_never_obeyed(tmp_path: Path) -> None:
         assert [attrs for _, attrs in page.elements if any(key.startswith("on") for key in attrs)] == []
         schemes = ("javascript:", "data:", "file:")
         assert [link for link in page.links() if link.strip().lower().startswith(schemes)] == []
-        assert HOSTILE in page.text
+        assert HOSTILE.replace("\u202e", "\\u202e") in page.text
+        assert "\u202e" not in path.read_text()
         assert "49" not in page.text
 
 

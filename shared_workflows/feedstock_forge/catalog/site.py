@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 import jinja2
 import pystac
+from markupsafe import Markup
 
 from ..bake.locks import lock
 from ..findings import Finding, Place, Refused, rule
@@ -37,6 +39,7 @@ BUSY = rule("catalog-output-busy", "Two builds at once would each remove the oth
 MANIFEST = ".feedstock-catalog.json"
 """Names the files that builds have written; nothing else is ever removed."""
 
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _TIMES = " \N{MULTIPLICATION SIGN} "
 
 QUICKLOOK_VERSION = 1
@@ -453,6 +456,16 @@ def link(url: Any) -> str | None:
     return url.strip() if parts.scheme in ("http", "https") and parts.netloc else None
 
 
+def _in_order(value: Any) -> Any:
+    """A value for a page: the characters that would turn round what stands beside it are shown, and not obeyed.
+
+    https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _DIRECTIONS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), value)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -462,6 +475,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_in_order,
     )
     environment.filters["link"] = link
     environment.globals["gradient"] = ", ".join(quicklook.gradient())
