@@ -85,3 +85,35 @@ def bake(
         preprocess=preprocess,
         provenance=provenance.get(),
     )
+
+
+def bake_virtual(
+    inputs: Iterable[str],
+    target: str,
+    *,
+    concat_dim: str,
+    mode: str = "complete",
+    prune: bool = False,
+    preprocess: Callable[[xr.Dataset], xr.Dataset] | None = None,
+) -> None:
+    """Write a dataset at ``target`` that refers to the chunks of ``inputs`` where they lie, and copies no data.
+
+    ``inputs`` are NetCDF 4 (HDF5) files at ``https``, ``http`` or ``s3`` URLs that readers can reach, or paths.
+    ``target`` is a URL or path ending in ``.icechunk``. Coordinates, times and one-dimensional variables are copied.
+    All files must be chunked and compressed alike, with chunks along ``concat_dim`` that divide each file's length.
+    ``preprocess`` may rename, drop and describe variables and change those that are copied. The rest is as for
+    :func:`bake`.
+
+    Raises :class:`~feedstock_forge.findings.Refused`; the published dataset is then what it was before.
+    """
+    from .virtual import run
+
+    run(
+        list(inputs),
+        target,
+        concat_dim=concat_dim,
+        mode=mode,
+        prune=prune,
+        preprocess=preprocess,
+        provenance=provenance.get(),
+    )

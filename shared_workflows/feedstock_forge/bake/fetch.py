@@ -43,6 +43,11 @@ _BLOCK = 1 << 20
 log = logging.getLogger("feedstock_forge.bake")
 
 
+def patience() -> float:
+    """Seconds without a byte after which an input is given up."""
+    return float(os.environ.get("FEEDSTOCK_PATIENCE", DEFAULT_PATIENCE))
+
+
 def shown(url: str) -> str:
     """A URL fit for logs: without a password or a query, where keys and signatures travel."""
     parts = urlsplit(url)
@@ -129,12 +134,11 @@ class Fetcher:
         return kept
 
     def _download(self, download: _Download) -> None:
-        patience = float(os.environ.get("FEEDSTOCK_PATIENCE", DEFAULT_PATIENCE))
-        url, path = download.url, download.path
+        url, path, seconds = download.url, download.path, patience()
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((_Again, httpx.TransportError)),
             wait=_wait,
-            stop=lambda state: time.monotonic() - download.advanced + state.upcoming_sleep > patience,
+            stop=lambda state: time.monotonic() - download.advanced + state.upcoming_sleep > seconds,
             sleep=tenacity.sleep_using_event(self.stop),
             before_sleep=lambda state: log.warning(
                 "%s: %s; trying again in %.1f s", shown(url), _reason(state), state.upcoming_sleep
@@ -150,9 +154,9 @@ class Fetcher:
                 message = f"{shown(url)} breaks off after {path.stat().st_size:,} bytes, every time"
                 fix = "ask the provider to restore the file, or correct its URL in INPUTS"
                 raise Refused(TRUNCATED.at(None, message, fix)) from None
-            raise _unreachable(url, error, patience) from None
+            raise _unreachable(url, error, seconds) from None
         except (_Again, httpx.TransportError) as error:
-            raise _unreachable(url, error, patience) from None
+            raise _unreachable(url, error, seconds) from None
 
 
 def _unless_changed(kept: Path, note: Path) -> dict[str, str]:
@@ -270,12 +274,12 @@ def _reason(state: tenacity.RetryCallState) -> str:
     return str(error) or type(error).__name__
 
 
-def _unreachable(url: str, error: Exception, patience: float) -> Refused:
+def _unreachable(url: str, error: Exception, seconds: float) -> Refused:
     reason = str(error) or type(error).__name__
     return Refused(
         UNREACHABLE.at(
             None,
-            f"{shown(url)} could not be fetched in {patience:g} s of trying: {reason}",
+            f"{shown(url)} could not be fetched in {seconds:g} s of trying: {reason}",
             "try again when the provider is back; FEEDSTOCK_PATIENCE=600 waits longer",
         )
     )

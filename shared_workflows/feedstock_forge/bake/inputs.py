@@ -35,7 +35,7 @@ Index = Mapping[str, slice]
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
 # The one kind of text that Zarr v3 specifies has any length; so marked, xarray does not look for another.
 _TEXT = np.dtype("O", metadata={"element_type": str})
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 _NETCDF3 = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 
 # Neither user code nor netCDF's own library is safe in threads; h5py is.
@@ -105,13 +105,13 @@ class Opened:
             head = file.read(512)
         # netCDF's own library opens a file in a quarter of the time, but serves one thread at a time. A copy needs no
         # more, since HDF5 reads one block at a time anyway; what `preprocess` computes does.
-        engine = "h5netcdf" if preprocess is not None and head.startswith(_HDF5) else "netcdf4"
+        engine = "h5netcdf" if preprocess is not None and head.startswith(HDF5) else "netcdf4"
         alone = _netcdf_library if engine == "netcdf4" else nullcontext()
         with alone:
             try:
                 raw = xr.open_dataset(path, engine=engine, decode_cf=False, cache=False)
             except Exception as error:  # each engine has its own ways to fail at a strange file
-                raise Refused(_not_netcdf(name, path, head, error)) from error
+                raise Refused(not_netcdf(name, path.stat().st_size, head, _reason(path, error))) from error
             lazy = None
             if preprocess is not None:
                 # What a thread holds at once of an input that goes through `preprocess`. Settings are the process's.
@@ -352,15 +352,15 @@ def _preprocessed(name: str, plain: xr.Dataset, preprocess: Preprocess) -> xr.Da
     raise Refused(PREPROCESS.at(None, message, "let it return the xarray.Dataset to write"))
 
 
-def _not_netcdf(name: str, path: Path, head: bytes, error: Exception) -> Finding:
-    size = path.stat().st_size
+def not_netcdf(name: str, size: int, head: bytes, reason: str) -> Finding:
+    """The finding for an input of ``size`` bytes that begins with ``head`` and cannot be opened for this reason."""
     restore = "ask the provider to restore the file, or leave it out"
     if not size:
         return TRUNCATED.at(None, f"{shown(name)} is empty", restore)
-    if head.startswith((_HDF5, *_NETCDF3)):
-        if "truncated" in _hdf5_says(path) or size < len(head):
+    if head.startswith((HDF5, *_NETCDF3)):
+        if "truncated" in reason:
             return TRUNCATED.at(None, f"{shown(name)} is cut off after {size:,} bytes", restore)
-        return DAMAGED.at(None, f"{shown(name)} cannot be opened: {_first_line(error)}", restore)
+        return DAMAGED.at(None, f"{shown(name)} cannot be opened: {reason}", restore)
     begins = head.decode(errors="replace").lstrip().split("\n")[0].strip()[:60]
     page = begins.startswith("<")
     message = f"{shown(name)} is {'a page' if page else 'a file'} that begins with {begins!r}, not NetCDF"
@@ -368,13 +368,14 @@ def _not_netcdf(name: str, path: Path, head: bytes, error: Exception) -> Finding
     return NOT_NETCDF.at(None, message, fix)
 
 
-def _hdf5_says(path: Path) -> str:
-    """Why HDF5 will not open the file; netCDF's library keeps that to itself."""
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file will not open. netCDF's library keeps to itself that it is cut off; HDF5's says so."""
     try:
         h5py.File(path).close()
-    except OSError as error:
-        return str(error)
-    return ""
+    except OSError as hdf5:
+        if "truncated" in str(hdf5):
+            return str(hdf5)
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from . import PRUNED_INPUTS, Provenance
 from .fetch import Fetcher, fetching, shown
-from .inputs import Description, Opened, Preprocess, common_attrs, compare, encode_like, in_order
+from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
 from .stores import Store, claim, storage_errors
 
@@ -65,8 +65,9 @@ def run(
     chunks: dict[str, int],
     preprocess: Preprocess | None,
     provenance: Provenance | None,
+    kind: type[Bake] | None = None,
 ) -> None:
-    """Do what :func:`feedstock_forge.bake.bake` says."""
+    """Do what :func:`feedstock_forge.bake.bake` says, or what another ``kind`` of bake makes of it."""
     refuse_errors(_check_arguments(inputs, mode, chunks))
     started = time.monotonic()
     with run_log(), claim(target) as store:
@@ -85,7 +86,7 @@ def run(
         base = published if first else None
         stop = threading.Event()
         with fetching(stop) as fetcher:
-            bake = _Bake(wanted[first:], concat_dim, preprocess, fetcher, stop)
+            bake = (kind or Bake)(wanted[first:], concat_dim, preprocess, fetcher, stop)
             bake.fetch()
             step("check the inputs against each other", lambda: bake.check(base))
             record = {
@@ -97,7 +98,7 @@ def run(
 
             def write() -> None:
                 with storage_errors(target):
-                    bake.write(store.begin(keep=bool(first)), base, chunks, record)
+                    bake.write(bake.begin(store, keep=bool(first)), base, chunks, record)
 
             def publish() -> None:
                 with storage_errors(target):
@@ -109,7 +110,7 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class _Published:
+class Published:
     """The published dataset and what it says of itself."""
 
     dataset: Opened
@@ -124,8 +125,8 @@ class _Box:
     index: dict[str, slice]
 
 
-class _Bake:
-    """The inputs of one run, and what becomes of them."""
+class Bake:
+    """The inputs of one run, and what becomes of them: copied into the store, whole chunks at a time."""
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class _Bake:
         self.preprocess = preprocess
         self.fetcher = fetcher
         self.stop = stop
-        self.paths: list[Path] = []
+        self.paths: dict[int, Path] = {}
         self.descriptions: list[Description] = []
         self.reference: Description
         self.coordinates: list[np.ndarray[Any, Any] | None] = []
@@ -150,27 +151,29 @@ class _Bake:
     def fetch(self) -> None:
         """Fetch and describe every input. Raises :class:`Refused` with what is wrong with each."""
 
-        def one(numbered: tuple[int, str]) -> tuple[Path, Description]:
+        def one(numbered: tuple[int, str]) -> Description:
             number, url = numbered
 
-            def fetch_and_open() -> tuple[Path, Description]:
-                path = self.fetcher.fetch(url)
-                opened = Opened.file(url, path, self.preprocess)
-                try:
-                    description = opened.describe(self.concat_dim)
-                finally:
-                    opened.close()
-                size = format_size(path.stat().st_size)
-                log.info("input %d of %d: %s from %s", number, len(self.urls), size, shown(url))
-                return path, description
+            def look() -> Description:
+                description, size = self.look(number, url)
+                log.info("input %d of %d: %s from %s", number + 1, len(self.urls), format_size(size), shown(url))
+                return description
 
-            return step(f"input {number} of {len(self.urls)}: {shown(url)}", fetch_and_open)
+            return step(f"input {number + 1} of {len(self.urls)}: {shown(url)}", look)
 
-        fetched = in_threads(one, enumerate(self.urls, 1), _FETCHING, self.stop)
-        self.paths = [path for path, _ in fetched]
-        self.descriptions = [description for _, description in fetched]
+        self.descriptions = in_threads(one, enumerate(self.urls), _FETCHING, self.stop)
 
-    def check(self, base: _Published | None) -> None:
+    def look(self, number: int, url: str) -> tuple[Description, int]:
+        """Fetch one input and describe it; returns its size in bytes too. Raises :class:`Refused`."""
+        path = self.paths[number] = self.fetcher.fetch(url)
+        opened = Opened.file(url, path, self.preprocess)
+        try:
+            description = opened.describe(self.concat_dim)
+        finally:
+            opened.close()
+        return description, path.stat().st_size
+
+    def check(self, base: Published | None) -> None:
         """Hold the inputs against each other, and against the dataset that they are appended to.
 
         Raises :class:`Refused` with everything that keeps them from being joined.
@@ -192,7 +195,11 @@ class _Bake:
                 stored = encode_like(description.coordinate, like, self.concat_dim, description.name)
             self.coordinates.append(stored)
 
-    def write(self, store: ZarrStore, base: _Published | None, chunks: dict[str, int], record: dict[str, Any]) -> None:
+    def begin(self, store: Store, *, keep: bool) -> ZarrStore:
+        """What the next state of the dataset is written into: with what is published, or empty."""
+        return store.begin(keep=keep)
+
+    def write(self, store: ZarrStore, base: Published | None, chunks: dict[str, int], record: dict[str, Any]) -> None:
         """Write every chunk into ``store``: a new dataset, or what follows ``base``."""
         start = self.reference.length if base else 0
         stops = np.cumsum([start, *(description.length for description in self.descriptions)]).tolist()
@@ -201,6 +208,7 @@ class _Bake:
             arrays = self._extend(store, stops[-1], {**attrs, **record}, variable_attrs)
         else:
             arrays = self._lay_out(store, stops[-1], chunks, {**attrs, **record}, variable_attrs)
+        arrays = {name: array for name, array in arrays.items() if self.copies(self.reference.variables[name])}
         boxes = list(self._boxes(arrays, start, stops[-1]))
         total = sum(array.nbytes // max(array.shape[self._axis(name)], 1) for name, array in arrays.items())
         log.info("writing %s in %d parts", format_size(total * (stops[-1] - start)), len(boxes))
@@ -220,9 +228,18 @@ class _Bake:
         # Opening costs more than reading a small input, and neighbouring boxes share theirs; but each that is open
         # takes memory for the blocks that its library keeps.
         most = max((len(self._inputs_of(box, stops)) for box in boxes if len(box.index) > 1), default=1)
-        self.kept_open = lru_cache(min(threads * most, _OPEN))(self._open)
+        self.kept_open = lru_cache(min(threads * most, _OPEN))(self.open)
         in_threads(one, boxes, threads, self.stop)
         self.kept_open.cache_clear()
+
+    def copies(self, variable: Variable) -> bool:  # noqa: ARG002 - another kind of bake chooses
+        """Whether the values of a variable that is joined are copied into the store."""
+        return True
+
+    def storage(self, name: str, shape: tuple[int, ...], chunks: dict[str, int]) -> dict[str, Any]:
+        """How the array of a variable that is joined is chunked and compressed, as xarray's encoding for Zarr."""
+        variable = self.reference.variables[name]
+        return {"chunks": self._chunk_shape(variable, shape, chunks), "compressors": _COMPRESSORS}
 
     def opened(self, number: int) -> Opened:
         """The input of this number, opened once for all threads as long as it is in use."""
@@ -234,7 +251,8 @@ class _Bake:
         wanted = box.index[self.concat_dim]
         return range(bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop))
 
-    def _open(self, number: int) -> Opened:
+    def open(self, number: int) -> Opened:
+        """Open the input of this number."""
         # What `preprocess` left alone need not go through it again.
         preprocess = None if self.descriptions[number].is_plain else self.preprocess
         return Opened.file(self.urls[number], self.paths[number], preprocess)
@@ -265,14 +283,14 @@ class _Bake:
             CHUNKS.at(None, f"chunks names `{name}`, which is no dimension", did_you_mean(name, sorted(sizes)))
             for name in unknown
         )
-        opened = self._open(0)
+        opened = self.open(0)
         variables, encoding = {}, {}
         for name, variable in self.reference.variables.items():
             shape = tuple(sizes[dim] for dim in variable.dims)
             if variable.digest is None:
                 # Stands for the shape and type only: nothing of it is ever computed.
                 data: Any = dask.array.zeros(shape, dtype=variable.dtype, chunks=-1)
-                encoding[name] = {"chunks": self._chunk_shape(variable, shape, chunks), "compressors": _COMPRESSORS}
+                encoding[name] = self.storage(name, shape, chunks)
             else:
                 data = opened.values(name, {}).astype(variable.dtype)
             # Or xarray would give every array of floats a fill value.
@@ -303,7 +321,7 @@ class _Bake:
         group.attrs.put({**{key: value for key, value in group.attrs.items() if key in attrs}, **_own(attrs)})
         return arrays
 
-    def _chunk_shape(self, variable: Any, shape: tuple[int, ...], chunks: dict[str, int]) -> tuple[int, ...]:
+    def _chunk_shape(self, variable: Variable, shape: tuple[int, ...], chunks: dict[str, int]) -> tuple[int, ...]:
         lengths = {
             dim: max(1, min(chunks.get(dim, size), size)) for dim, size in zip(variable.dims, shape, strict=True)
         }
@@ -402,16 +420,16 @@ def _check_arguments(inputs: list[str], mode: str, chunks: dict[str, int]) -> It
             yield CHUNKS.at(None, f"a chunk of {length!r} along `{dim}`", "write a whole number of elements, 1 or more")
 
 
-def _published(store: Store) -> _Published | None:
+def _published(store: Store) -> Published | None:
     zarr_store = store.published()
     if zarr_store is None:
         return None
     raw = xr.open_zarr(cast(Any, zarr_store), decode_cf=False, consolidated=False, chunks=None)
     inputs = raw.attrs.get(INPUTS_ATTR)
-    return _Published(Opened("the published dataset", raw), inputs if isinstance(inputs, dict) else {})
+    return Published(Opened("the published dataset", raw), inputs if isinstance(inputs, dict) else {})
 
 
-def _resume_at(published: _Published, inputs: list[str], target: str) -> int:
+def _resume_at(published: Published, inputs: list[str], target: str) -> int:
     """How many of the inputs the dataset holds. Raises :class:`Refused` if they are not the first ones."""
     count = published.inputs.get("count", 0)
     if 0 < count <= len(inputs) and published.inputs.get("sha256") == _fingerprint(inputs[:count]):
@@ -424,7 +442,7 @@ def _resume_at(published: _Published, inputs: list[str], target: str) -> int:
     raise Refused(CHANGED.at(None, what, fix))
 
 
-def _refuse_shrinking(published: _Published, target: str) -> None:
+def _refuse_shrinking(published: Published, target: str) -> None:
     count = published.inputs.get("count", 0)
     if not published.inputs.get("pruned", False) and count > PRUNED_INPUTS:
         message = f"{target} holds {count} inputs, and a pruned run would replace it by {PRUNED_INPUTS}"

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -170,13 +170,28 @@ class IcechunkStore:
         store: ZarrStore = self.repository.readonly_session("main").store
         return store
 
-    def begin(self, *, keep: bool) -> ZarrStore:
-        """A session on the main branch."""
+    def begin(
+        self, *, keep: bool, containers: Mapping[str, tuple[icechunk.VirtualChunkContainer, Any]] | None = None
+    ) -> ZarrStore:
+        """A session on the main branch.
+
+        ``containers`` are where references are to lead, by URL prefix, each with the credentials to read there; the
+        repository keeps the containers for its readers, and no credentials.
+        """
+        config, allowed = None, {}
+        if containers:
+            config = self.repository.config if self.repository else icechunk.RepositoryConfig.default()
+            for container, _ in containers.values():
+                config.set_virtual_chunk_container(container)
+            allowed = {prefix: credentials for prefix, (_, credentials) in containers.items()}
         if self.repository is None:
             storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage()
-            self.repository = icechunk.Repository.create(storage)
+            self.repository = icechunk.Repository.create(storage, config, allowed)
         else:
             self.staged = None
+            if containers:
+                self.repository = self.repository.reopen(config, allowed)
+                self.repository.save_config()
         self.session = self.repository.writable_session("main")
         if not keep:
             zarr.open_group(self.session.store, mode="w", zarr_format=3)

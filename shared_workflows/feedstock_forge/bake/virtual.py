@@ -1,0 +1,371 @@
+"""References instead of copies: a dataset that says where in the provider's files each of its chunks lies.
+
+The steps are those of a bake. Only coordinates and what is small are copied; for the rest the Icechunk repository
+keeps the URL, offset and length of each chunk, with the container that says how readers reach it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import dask
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+from icechunk import IcechunkStore as IcechunkSession
+from zarr.abc.store import Store as ZarrStore
+
+from ..findings import Finding, Refused, refuse_errors, rule
+from . import oven
+from .fetch import FORBIDDEN, MISSING, PROTOCOL, UNREACHABLE, local_path, patience, shown
+from .inputs import HDF5, Description, Opened, Preprocess, Variable, not_netcdf, reading
+from .stores import IcechunkStore, Store
+
+if TYPE_CHECKING:
+    from obspec_utils.registry import ObjectStoreRegistry
+
+ICECHUNK_ONLY = rule("virtual-needs-icechunk", "Plain Zarr has no place for references to other files.")
+NO_LIBRARY = rule("virtual-library-missing", "References are found by VirtualiZarr.")
+KEPT_URL = rule("virtual-url-private", "A reference is published and kept, and with it whatever its URL holds.")
+NOT_REFERABLE = rule("virtual-not-referable", "A reference needs chunks that Zarr can read where they lie.")
+COMPUTED = rule("virtual-computed", "A reference leads to what the file holds, not to what was made of it.")
+CHUNKS = rule("virtual-chunks", "Chunks stay as they lie in the files, and one array has chunks of one kind.")
+UNREADABLE = rule("virtual-unreadable", "Readers must get from the references what the files hold.")
+
+_HEAD = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An input whose chunks are known."""
+
+    store: Any
+    """VirtualiZarr's ManifestStore: the input, read through its references."""
+    names: dict[str, str]
+    """What each variable that is referred to is called in the file."""
+    layouts: dict[str, dict[str, Any]]
+    """How each of them is chunked and compressed, as xarray's encoding for Zarr."""
+    unchanged_since: datetime.datetime
+    """Whoever reads a reference is told if the file was changed after this moment."""
+
+
+class References(oven.Bake):
+    """The inputs of one run, and what becomes of them: references, and copies of what is small."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        concat_dim: str,
+        preprocess: Preprocess | None,
+        fetcher: Any,
+        stop: threading.Event,
+    ) -> None:
+        super().__init__([_absolute(url) for url in urls], concat_dim, preprocess, fetcher, stop)
+        self.registry = _registry(self.urls)
+        self.sources: dict[int, _Source] = {}
+
+    def look(self, number: int, url: str) -> tuple[Description, int]:
+        """Find the chunks of one input and describe it; returns its size in bytes too. Raises :class:`Refused`."""
+        size, modified = _refuse_other_files(url, self.registry)
+        store = _chunks_of(url, size, self.registry)
+        self.sources[number] = source = _Source(store, {}, {}, modified)
+        opened = self.open(number)
+        with _provider_errors(url):
+            description = opened.describe(self.concat_dim)
+        referred = [name for name, variable in description.variables.items() if not self.copies(variable)]
+        refuse_errors(finding for name in referred for finding in self._untouched(opened, name, description))
+        source.names.update({name: opened.untouched[name] for name in referred})
+        source.layouts.update({name: _layout(opened.raw.variables[source.names[name]]) for name in referred})
+        return description, size
+
+    def open(self, number: int) -> Opened:
+        """Open the input of this number through its references."""
+        store, lazy = self.sources[number].store, None
+        with _provider_errors(self.urls[number]), reading(self.urls[number]):
+            raw = xr.open_zarr(store, zarr_format=3, consolidated=False, decode_cf=False, chunks=None)
+            if self.preprocess is not None:
+                with dask.config.set({"array.chunk-size": "4MiB"}):
+                    lazy = xr.open_zarr(store, zarr_format=3, consolidated=False, decode_cf=False, chunks={})
+            return Opened(self.urls[number], raw, self.preprocess, lazy)
+
+    def copies(self, variable: Variable) -> bool:
+        """Whether it is small (one-dimensional), or times, whose units may differ between inputs."""
+        return variable.digest is not None or variable.is_time or len(variable.dims) == 1
+
+    def storage(self, name: str, shape: tuple[int, ...], chunks: dict[str, int]) -> dict[str, Any]:
+        """As the first input stores it, for what is referred to."""
+        if self.copies(self.reference.variables[name]):
+            return super().storage(name, shape, chunks)
+        return self.sources[0].layouts[name]
+
+    def check(self, base: oven.Published | None) -> None:
+        """Hold the inputs against each other, their chunks too. Raises :class:`Refused`."""
+        super().check(base)
+        refuse_errors(list(self._misfits(base))[: oven.MOST_FINDINGS])
+
+    def begin(self, store: Store, *, keep: bool) -> ZarrStore:
+        """What the next state is written into, which knows where its references lead."""
+        assert isinstance(store, IcechunkStore)  # noqa: S101 - no other kind of target comes this far
+        return store.begin(keep=keep, containers=_containers(self.urls))
+
+    def write(
+        self, store: ZarrStore, base: oven.Published | None, chunks: dict[str, int], record: dict[str, Any]
+    ) -> None:
+        """Write the copies, then every reference into ``store``; then read some of them back."""
+        super().write(store, base, chunks, record)
+        start = self.reference.length if base else 0
+        group, count = zarr.open_group(store, mode="r"), 0
+        starts = np.cumsum([start, *(description.length for description in self.descriptions)]).tolist()
+        for number, source in self.sources_in_order():
+            found = source.store.to_virtual_dataset(loadable_variables=[])
+            for name, original in source.names.items():
+                array = cast("zarr.Array[Any]", group[name])
+                count += self._refer(
+                    cast(IcechunkSession, store), name, array, found[original].variable.data.manifest, number, starts
+                )
+            if number in (0, len(self.urls) - 1):
+                self._read_back(group, number, starts[number])
+        oven.log.info("wrote %d references", count)
+
+    def sources_in_order(self) -> Iterator[tuple[int, _Source]]:
+        """Each input's number and source."""
+        return ((number, self.sources[number]) for number in range(len(self.urls)))
+
+    def _refer(
+        self, store: IcechunkSession, name: str, array: zarr.Array[Any], manifest: Any, number: int, starts: list[int]
+    ) -> int:
+        axis = self._axis(name)
+        offset = starts[number] // array.chunks[axis]
+        chunks = [
+            icechunk.VirtualChunkSpec(
+                index=[at + offset if dim == axis else at for dim, at in enumerate(index)],
+                location=chunk["path"],
+                offset=chunk["offset"],
+                length=chunk["length"],
+                last_updated_at_checksum=self.sources[number].unchanged_since,
+            )
+            for index, chunk in manifest.iter_refs()
+        ]
+        if failed := store.set_virtual_refs(name, chunks):
+            what = f"{len(failed)} chunks of `{name}` in {shown(self.urls[number])} lie where no container leads"
+            raise Refused(UNREADABLE.at(None, what, "report this as a fault of the forge's"))
+        return len(chunks)
+
+    def _read_back(self, group: zarr.Group, number: int, start: int) -> None:
+        """Read the first chunk of each variable as a reader does. Raises :class:`Refused` if it is not the file's."""
+        opened, url = self.open(number), self.urls[number]
+        for name in self.sources[number].names:
+            array, axis = cast("zarr.Array[Any]", group[name]), self._axis(name)
+            dims = self.reference.variables[name].dims
+            here = {dim: slice(0, chunk) for dim, chunk in zip(dims, array.chunks, strict=True)}
+            there = dict(here)
+            length = min(array.chunks[axis], self.descriptions[number].length)
+            here[self.concat_dim] = slice(0, length)
+            there[self.concat_dim] = slice(start, start + length)
+            try:
+                with _provider_errors(url):
+                    original = opened.values(name, here)
+                found = np.asarray(array[tuple(there[dim] for dim in dims)])
+            except (icechunk.IcechunkError, OSError, ValueError, RuntimeError) as error:
+                what = f"`{name}` cannot be read from {shown(url)} through its references: {error}"
+                raise Refused(UNREADABLE.at(None, what.split("\n")[0], _COPY)) from error
+            if original.tobytes() != found.tobytes():
+                what = f"`{name}` of {shown(url)} reads otherwise through its references"
+                raise Refused(UNREADABLE.at(None, what, _COPY))
+
+    def _untouched(self, opened: Opened, name: str, description: Description) -> Iterator[Finding]:
+        """What keeps a variable from being referred to: `preprocess` has computed it, or turned it."""
+        source = opened.untouched.get(name)
+        if source is None or opened.raw.variables[source].dims != description.variables[name].dims:
+            what = f"`preprocess` changes the values of `{name}` in {shown(opened.name)}"
+            fix = "let it only rename, drop and describe, or copy the data: `bake` instead of `bake_virtual`"
+            yield COMPUTED.at(None, what, fix)
+
+    def _misfits(self, base: oven.Published | None) -> Iterator[Finding]:
+        """Where the chunks of an input do not continue those before it."""
+        for name, variable in self.reference.variables.items():
+            if self.copies(variable):
+                continue
+            first = _layout(base.dataset.raw.variables[name]) if base else self.sources[0].layouts[name]
+            whom = shown(self.reference.name)
+            length = first["chunks"][self._axis(name)]
+            before = [("the published dataset", self.reference.length)] if base else []
+            described = before + [(shown(each.name), each.length) for each in self.descriptions]
+            for number, url in enumerate(self.urls):
+                own = self.sources[number].layouts[name]
+                if differing := [key for key in first if repr(own[key]) != repr(first[key])]:
+                    key = differing[0]
+                    what = f"`{name}` of {shown(url)} has {key} {own[key]} instead of {first[key]} as in {whom}"
+                    yield CHUNKS.at(None, what, _COPY)
+            for who, steps in described[:-1]:
+                if steps % length:
+                    what = f"`{name}` has chunks of {length} steps, which do not divide the {steps} steps of {who}"
+                    yield CHUNKS.at(None, what, _COPY)
+
+
+def _layout(variable: xr.Variable) -> dict[str, Any]:
+    return {key: variable.encoding[key] for key in ("chunks", "filters", "serializer", "compressors", "fill_value")}
+
+
+_COPY = "copy the data: `bake` instead of `bake_virtual`; or leave the input out"
+
+
+def run(inputs: list[str], target: str, **choices: Any) -> None:
+    """Do what :func:`feedstock_forge.bake.bake_virtual` says."""
+    if not target.rstrip("/").endswith(".icechunk"):
+        fix = "end it in .icechunk, and write `store: icechunk` in meta.yaml"
+        raise Refused(ICECHUNK_ONLY.at(None, f"{target} cannot hold references", fix))
+    try:
+        import virtualizarr  # noqa: F401
+    except ImportError as error:
+        fix = "add `virtualizarr>=2.5,<3` to feedstock/requirements.txt and install it"
+        raise Refused(NO_LIBRARY.at(None, f"VirtualiZarr cannot be imported: {error}", fix)) from None
+    refuse_errors(_private(inputs))
+    oven.run(inputs, target, chunks={}, kind=References, **choices)
+    containers = ", ".join(_containers([_absolute(url) for url in inputs]))
+    oven.log.info("readers of %s have to allow access to %s", target, containers)
+
+
+def _private(inputs: list[str]) -> Iterator[Finding]:
+    for url in inputs:
+        parts = urlsplit(url)
+        if parts.netloc and (parts.query or "@" in parts.netloc):
+            fix = "use a URL that is open to readers, or copy the data: `bake` instead of `bake_virtual`"
+            yield KEPT_URL.at(None, f"{shown(url)} holds a query or a password", fix)
+
+
+def _absolute(url: str) -> str:
+    path = local_path(url)
+    return url if path is None else f"file://{path.absolute()}"
+
+
+def _origin(url: str) -> str:
+    """What comes before the path: ``https://host``, ``s3://bucket``, ``file://``."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _registry(urls: Sequence[str]) -> ObjectStoreRegistry[Any]:
+    """How to read each URL. Raises :class:`Refused` if there is no way."""
+    import obstore.store
+    from obspec_utils.registry import ObjectStoreRegistry
+
+    seconds = patience()
+    retrying: Any = {"max_retries": 50, "retry_timeout": datetime.timedelta(seconds=seconds)}
+    client: Any = {"allow_http": True, "connect_timeout": "10s", "timeout": f"{max(seconds, 30):g}s"}
+    make: dict[str, Callable[[str], Any]] = {
+        "file": lambda _: obstore.store.LocalStore(),
+        "http": lambda origin: obstore.store.HTTPStore.from_url(origin, client_options=client, retry_config=retrying),
+        "s3": lambda origin: obstore.store.S3Store.from_url(
+            origin, client_options=client, retry_config=retrying, skip_signature=_anonymous()
+        ),
+    }
+    make["https"] = make["http"]
+    registry: ObjectStoreRegistry[Any] = ObjectStoreRegistry()
+    for origin, url in {_origin(url): url for url in reversed(urls)}.items():
+        scheme = urlsplit(origin).scheme
+        if scheme not in make:
+            fix = "use https, http, s3 or file, or copy the data: `bake` instead of `bake_virtual`"
+            raise Refused(PROTOCOL.at(None, f"{shown(url)} cannot be referred to", fix))
+        registry.register(origin, make[scheme](origin))
+    return registry
+
+
+def _containers(urls: Sequence[str]) -> dict[str, tuple[icechunk.VirtualChunkContainer, Any]]:
+    """What a repository has to say of where its references lead, by prefix; and what it takes to read there."""
+    prefixes = {f"{_origin(url)}/" for url in urls if not url.startswith("file://")}
+    if local := [url.removeprefix("file://") for url in urls if url.startswith("file://")]:
+        prefixes.add(f"file://{os.path.commonpath([str(Path(path).parent) for path in local]).rstrip('/')}/")
+    return {prefix: _container(prefix) for prefix in sorted(prefixes)}
+
+
+def _container(prefix: str) -> tuple[icechunk.VirtualChunkContainer, Any]:
+    if prefix.startswith("file://"):
+        return icechunk.VirtualChunkContainer(
+            prefix, icechunk.local_filesystem_store(prefix.removeprefix("file://"))
+        ), None
+    if prefix.startswith("http"):
+        options = {"allow_http": "true"} if prefix.startswith("http://") else {}
+        return icechunk.VirtualChunkContainer(prefix, icechunk.http_store(options)), None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    store = icechunk.s3_store(
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        endpoint_url=endpoint,
+        allow_http=bool(endpoint and endpoint.startswith("http://")),
+        s3_compatible=endpoint is not None,
+        force_path_style=endpoint is not None,
+        anonymous=_anonymous(),
+    )
+    credentials = icechunk.s3_anonymous_credentials() if _anonymous() else icechunk.s3_from_env_credentials()
+    return icechunk.VirtualChunkContainer(prefix, store), credentials
+
+
+def _anonymous() -> bool:
+    return not any(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"))
+
+
+def _refuse_other_files(url: str, registry: ObjectStoreRegistry[Any]) -> tuple[int, datetime.datetime]:
+    """The size of an input and when it was last changed. Raises :class:`Refused` if its chunks cannot be found."""
+    import obstore
+
+    opened = datetime.datetime.now(datetime.UTC)
+    store, path = registry.resolve(url)
+    with _provider_errors(url):
+        found = obstore.get(store, path, options={"range": (0, _HEAD)})
+        size, head = found.meta["size"], bytes(found.bytes())
+    if not head.startswith(HDF5):
+        finding = not_netcdf(url, size, head, "it has another format than NetCDF 4")
+        if finding.id == "input-damaged":
+            finding = NOT_REFERABLE.at(None, f"{shown(url)} is NetCDF 3, which is not read through references", _COPY)
+        raise Refused(finding)
+    # A server that does not say when gives the beginning of time. Icechunk rounds to seconds.
+    modified = found.meta["last_modified"]
+    return size, (modified if modified.year > 1970 else opened) + datetime.timedelta(seconds=1)
+
+
+def _chunks_of(url: str, size: int, registry: ObjectStoreRegistry[Any]) -> Any:
+    from virtualizarr.parsers import HDFParser
+
+    with _provider_errors(url):
+        try:
+            return HDFParser()(url, registry)
+        except OSError as error:
+            raise Refused(not_netcdf(url, size, HDF5, str(error))) from error
+        except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
+            what = f"the chunks of {shown(url)} cannot be referred to: {str(error).splitlines()[0] if str(error) else error!r}"
+            raise Refused(NOT_REFERABLE.at(None, what, _COPY)) from error
+
+
+class _provider_errors:  # noqa: N801 - reads as what happens in the block
+    """Turn what a provider's server answers into a refusal that names the URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        import obstore.exceptions as failures
+
+        url = shown(self.url)
+        if isinstance(error, FileNotFoundError | failures.NotFoundError):
+            raise Refused(MISSING.at(None, f"there is no {url}", "correct it in INPUTS, or leave it out")) from error
+        if isinstance(error, PermissionError | failures.PermissionDeniedError | failures.UnauthenticatedError):
+            fix = "use a public URL, or let the run's credentials read it"
+            raise Refused(FORBIDDEN.at(None, f"{url} may not be read", fix)) from error
+        if isinstance(error, failures.NotSupportedError):
+            what = f"the server of {url} only sends whole files, and a reference needs a part of one"
+            raise Refused(NOT_REFERABLE.at(None, what, _COPY)) from error
+        if isinstance(error, failures.BaseError):
+            what = f"{url} could not be read in {patience():g} s of trying: {str(error).splitlines()[0]}"
+            fix = "try again when the provider is back; FEEDSTOCK_PATIENCE=600 waits longer"
+            raise Refused(UNREACHABLE.at(None, what, fix)) from error
