@@ -1,4 +1,7 @@
-"""A data provider that fails in the ways providers do, over real HTTP."""
+"""A data provider that fails in the ways providers do, over real HTTP.
+
+A file is found by its name in any folder, so that it also serves what S3 knows as a bucket.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ class Provider:
     """Serves a folder; ``answers`` says what becomes of the requests for a file, one after the other.
 
     ``404``, ``503``, ``429`` …: that status. ``html``: a page. ``cut``: half the file, then the connection closes.
-    ``short``: half the file, as if it were all. ``slow``: the file in drops. Requests after the last are served well.
+    ``short``: half the file, as if it were all. ``slow``: the file in drops. ``whole``: all of it, whatever part was
+    asked for. Requests after the last are served well.
     """
 
     url: str
@@ -32,7 +36,7 @@ class Provider:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Provider]:
+def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
     """Serve ``folder`` on this machine."""
     provider = Provider("")
 
@@ -40,7 +44,7 @@ def serve(folder: Path) -> Iterator[Provider]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            name = self.path.strip("/").partition("?")[0]
+            name = self.path.partition("?")[0].rpartition("/")[2]
             asked = self.headers.get("Range", "")
             provider.requests[name].append(asked)
             planned = provider.answers.get(name) or [provider.always.get(name, "well")]
@@ -58,11 +62,13 @@ def serve(folder: Path) -> Iterator[Provider]:
                 provider.unchanged.append(name)
                 return
             content = LOGIN_PAGE if how == "html" else (folder / name).read_bytes()
-            begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            body = content[begin:]
-            sent = body[: len(body) // 2] if how in ("cut", "short") else body
-            self.send_response(206 if asked else 200)
-            self.send_header("Content-Length", str(len(sent if how == "short" else body)))
+            content = content[: len(content) // 2] if how == "short" else content
+            begin, _, end = asked.removeprefix("bytes=").partition("-") if asked and how != "whole" else ("0", "", "")
+            body = content[int(begin) : int(end) + 1 if end else None]
+            sent = body[: len(body) // 2] if how == "cut" else body
+            self.send_response(206 if asked and how != "whole" else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Range", f"bytes {begin}-{int(begin) + len(body) - 1}/{len(content)}")
             self.send_header("ETag", '"1"')
             self.end_headers()
             if how == "slow":
@@ -73,6 +79,13 @@ def serve(folder: Path) -> Iterator[Provider]:
                 self.wfile.write(sent)
             self.close_connection = how == "cut"
 
+        def do_HEAD(self) -> None:
+            name = self.path.rpartition("/")[2]
+            short = provider.always.get(name) == "short"
+            self.send_response(200)
+            self.send_header("Content-Length", str((folder / name).stat().st_size // (2 if short else 1)))
+            self.end_headers()
+
         def log_message(self, *args: object) -> None:
             """Say nothing."""
 
@@ -82,7 +95,7 @@ def serve(folder: Path) -> Iterator[Provider]:
         def handle_error(self, request: object, client_address: object) -> None:
             """Say nothing: clients are killed here."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         provider.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

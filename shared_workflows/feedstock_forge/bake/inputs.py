@@ -333,7 +333,7 @@ class reading:  # noqa: N801 - reads as what happens in the block
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # h5py and netCDF4 raise OSError and RuntimeError for blocks they cannot read or decompress.
         if isinstance(error, OSError | RuntimeError | KeyError) and not isinstance(error, NotImplementedError):
-            message = f"{shown(self.name)} cannot be read: {_first_line(error)}"
+            message = f"{shown(self.name)} cannot be read: {first_line(error)}"
             raise Refused(DAMAGED.at(None, message, "ask the provider to restore the file, or leave it out")) from error
 
 
@@ -375,10 +375,11 @@ def _reason(path: Path, error: Exception) -> str:
     except OSError as hdf5:
         if "truncated" in str(hdf5):
             return str(hdf5)
-    return _first_line(error)
+    return first_line(error)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -178,12 +178,12 @@ class IcechunkStore:
         ``containers`` are where references are to lead, by URL prefix, each with the credentials to read there; the
         repository keeps the containers for its readers, and no credentials.
         """
-        config, allowed = None, {}
+        config = allowed = None
         if containers:
             config = self.repository.config if self.repository else icechunk.RepositoryConfig.default()
             for container, _ in containers.values():
                 config.set_virtual_chunk_container(container)
-            allowed = {prefix: credentials for prefix, (_, credentials) in containers.items()}
+            allowed = icechunk.containers_credentials({prefix: given for prefix, (_, given) in containers.items()})
         if self.repository is None:
             storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage()
             self.repository = icechunk.Repository.create(storage, config, allowed)

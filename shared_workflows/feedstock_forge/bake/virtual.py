@@ -9,11 +9,13 @@ from __future__ import annotations
 import datetime
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import dask
 import icechunk
@@ -26,7 +28,8 @@ from zarr.abc.store import Store as ZarrStore
 from ..findings import Finding, Refused, refuse_errors, rule
 from . import oven
 from .fetch import FORBIDDEN, MISSING, PROTOCOL, UNREACHABLE, local_path, patience, shown
-from .inputs import HDF5, Description, Opened, Preprocess, Variable, not_netcdf, reading
+from .inputs import HDF5, Description, Opened, Preprocess, Variable, first_line, not_netcdf, reading
+from .steps import MOST_FINDINGS
 from .stores import IcechunkStore, Store
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ CHUNKS = rule("virtual-chunks", "Chunks stay as they lie in the files, and one a
 UNREADABLE = rule("virtual-unreadable", "Readers must get from the references what the files hold.")
 
 _HEAD = 512
+
+# Whoever refers to a file takes it as it is compressed.
+warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3 specification")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class References(oven.Bake):
     def check(self, base: oven.Published | None) -> None:
         """Hold the inputs against each other, their chunks too. Raises :class:`Refused`."""
         super().check(base)
-        refuse_errors(list(self._misfits(base))[: oven.MOST_FINDINGS])
+        refuse_errors(islice(self._misfits(base), MOST_FINDINGS))
 
     def begin(self, store: Store, *, keep: bool) -> ZarrStore:
         """What the next state is written into, which knows where its references lead."""
@@ -228,18 +234,23 @@ def run(inputs: list[str], target: str, **choices: Any) -> None:
     except ImportError as error:
         fix = "add `virtualizarr>=2.5,<3` to feedstock/requirements.txt and install it"
         raise Refused(NO_LIBRARY.at(None, f"VirtualiZarr cannot be imported: {error}", fix)) from None
-    refuse_errors(_private(inputs))
+    refuse_errors(islice(_unfit(inputs), MOST_FINDINGS))
     oven.run(inputs, target, chunks={}, kind=References, **choices)
     containers = ", ".join(_containers([_absolute(url) for url in inputs]))
     oven.log.info("readers of %s have to allow access to %s", target, containers)
 
 
-def _private(inputs: list[str]) -> Iterator[Finding]:
+def _unfit(inputs: list[str]) -> Iterator[Finding]:
     for url in inputs:
         parts = urlsplit(url)
         if parts.netloc and (parts.query or "@" in parts.netloc):
             fix = "use a URL that is open to readers, or copy the data: `bake` instead of `bake_virtual`"
             yield KEPT_URL.at(None, f"{shown(url)} holds a query or a password", fix)
+        elif parts.port and icechunk.__version__.startswith("1."):
+            # https://github.com/earth-mover/icechunk/pull/2219
+            what = f"Icechunk {icechunk.__version__} does not keep the port of {shown(url)}"
+            fix = "use Python 3.12 or newer and Icechunk 2, or copy the data: `bake` instead of `bake_virtual`"
+            yield NOT_REFERABLE.at(None, what, fix)
 
 
 def _absolute(url: str) -> str:
@@ -283,7 +294,14 @@ def _containers(urls: Sequence[str]) -> dict[str, tuple[icechunk.VirtualChunkCon
     """What a repository has to say of where its references lead, by prefix; and what it takes to read there."""
     prefixes = {f"{_origin(url)}/" for url in urls if not url.startswith("file://")}
     if local := [url.removeprefix("file://") for url in urls if url.startswith("file://")]:
-        prefixes.add(f"file://{os.path.commonpath([str(Path(path).parent) for path in local]).rstrip('/')}/")
+        folder = Path(os.path.commonpath([Path(path).parent for path in local]))
+        # Icechunk compares the prefix with locations that it has escaped.
+        while quote(str(folder)) != str(folder):
+            folder = folder.parent
+        if folder == Path("/"):
+            what = f"no folder above {shown(urls[0])} can be named to readers"
+            raise Refused(NOT_REFERABLE.at(None, what, "move the files into a folder with a name of plain letters"))
+        prefixes.add(f"file://{folder}/")
     return {prefix: _container(prefix) for prefix in sorted(prefixes)}
 
 
@@ -340,7 +358,7 @@ def _chunks_of(url: str, size: int, registry: ObjectStoreRegistry[Any]) -> Any:
         except OSError as error:
             raise Refused(not_netcdf(url, size, HDF5, str(error))) from error
         except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
-            what = f"the chunks of {shown(url)} cannot be referred to: {str(error).splitlines()[0] if str(error) else error!r}"
+            what = f"the chunks of {shown(url)} cannot be referred to: {first_line(error)}"
             raise Refused(NOT_REFERABLE.at(None, what, _COPY)) from error
 
 
