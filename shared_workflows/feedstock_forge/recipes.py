@@ -21,14 +21,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import entry_points
+from . import beam, entry_points
 from .entry_points import NO_OBJECT
 from .findings import Finding, Place, Refused, Rule, rule
 from .meta import FOLDER, MetaFile, Recipe, RecipeDict, Store
 from .models import did_you_mean
 
 IMPORT_FAILED = rule("recipe-import-failed", "A recipe that cannot be imported cannot run anywhere.")
-NOT_A_RECIPE = rule("recipe-not-callable", "A recipe is a Prefect flow or a callable.")
+NOT_A_RECIPE = rule("recipe-not-callable", "A recipe is a Prefect flow, a callable or a Beam pipeline.")
 CONTRACT = rule("recipe-contract", "Every recipe is called with target, mode and prune, and with nothing else.")
 BAD_DICT = rule("recipe-dict-invalid", "The keys of a dict of recipes are the ids of its recipes.")
 TIMEOUT = rule("recipe-import-slow", "Importing a recipe must not do its work: planning imports it on every event.")
@@ -222,7 +222,12 @@ def recipes_of(folder: Path, recipes: RecipeDict, place: Place | None = None) ->
             raise Refused(
                 BAD_DICT.at(place, f"the keys `{lowered[key.lower()]}` and `{key}` differ only by case", "rename one")
             )
-    return dict(value)
+    return {key: _callable(item) for key, item in value.items()}
+
+
+def _callable(value: Any) -> Any:
+    """What is called to run a recipe: itself, unless it is a pipeline of Apache Beam's."""
+    return beam.recipe(value) if beam.is_pipeline(value) else value
 
 
 def recipe(folder: Path, file: MetaFile, recipe_id: str | None) -> tuple[str, Callable[..., Any], Store]:
@@ -240,7 +245,7 @@ def recipe(folder: Path, file: MetaFile, recipe_id: str | None) -> tuple[str, Ca
     chosen = _choose([item.id for item in declared], recipe_id, file)
     index = next(index for index, item in enumerate(declared) if item.id == chosen)
     place = file.document.place(("recipes", index, "object"))
-    value = load(folder, declared[index].object, place)
+    value = _callable(load(folder, declared[index].object, place))
     check_contract(value, declared[index].object.split(":")[1], place)
     return chosen, value, declared[index].store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -10,7 +9,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, product
 from pathlib import Path
@@ -25,7 +24,7 @@ from zarr.codecs import BloscCodec
 
 from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
-from . import PRUNED_INPUTS, Provenance
+from . import PRUNED_INPUTS, Provenance, record
 from .fetch import Fetcher, fetching, shown
 from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
@@ -38,11 +37,7 @@ CHANGED = rule(
 )
 MODE = rule("mode-unknown", "A run writes all, or appends what is new.")
 CHUNKS = rule("chunks-invalid", "A chunk is a number of elements along a dimension of the dataset.")
-SHRINKS = rule("prune-would-shrink", "A trial run must not replace a full dataset by its first few inputs.")
 TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag cannot move.", who=Who.MAINTAINER)
-
-INPUTS_ATTR = "feedstock_inputs"
-PROVENANCE_ATTR = "feedstock_provenance"
 
 # Against Zarr's default, Zstandard: smaller for packed integers and for floats, and several times faster both ways.
 _COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),)
@@ -78,7 +73,7 @@ def run(
         if published is not None:
             first = _resume_at(published, inputs, target) if mode == "update" else 0
             if mode == "complete" and prune:
-                _refuse_shrinking(published, target)
+                record.refuse_shrinking(published.inputs, target)
         wanted = inputs[:PRUNED_INPUTS] if prune else inputs
         if first >= len(wanted):
             log.info("nothing new: %s holds all %s inputs", target, first)
@@ -89,16 +84,13 @@ def run(
             bake = (kind or Bake)(wanted[first:], concat_dim, preprocess, fetcher, stop)
             bake.fetch()
             step("check the inputs against each other", lambda: bake.check(base))
-            record = {
-                INPUTS_ATTR: {"count": len(wanted), "sha256": _fingerprint(wanted), "pruned": prune},
-                **({PROVENANCE_ATTR: _known(provenance)} if provenance else {}),
-            }
+            made = record.of(wanted, prune, provenance)
             message, metadata = _commit(mode, provenance, wanted, first, prune)
             tag = provenance.version if provenance and mode == "complete" and not prune else None
 
             def write() -> None:
                 with storage_errors(target):
-                    bake.write(bake.begin(store, keep=bool(first)), base, chunks, record)
+                    bake.write(bake.begin(store, keep=bool(first)), base, chunks, made)
 
             def publish() -> None:
                 with storage_errors(target):
@@ -199,15 +191,15 @@ class Bake:
         """What the next state of the dataset is written into: with what is published, or empty."""
         return store.begin(keep=keep)
 
-    def write(self, store: ZarrStore, base: Published | None, chunks: dict[str, int], record: dict[str, Any]) -> None:
+    def write(self, store: ZarrStore, base: Published | None, chunks: dict[str, int], made: dict[str, Any]) -> None:
         """Write every chunk into ``store``: a new dataset, or what follows ``base``."""
         start = self.reference.length if base else 0
         stops = np.cumsum([start, *(description.length for description in self.descriptions)]).tolist()
         attrs, variable_attrs = common_attrs([self.reference, *self.descriptions] if base else self.descriptions)
         if base:
-            arrays = self._extend(store, stops[-1], {**attrs, **record}, variable_attrs)
+            arrays = self._extend(store, stops[-1], {**attrs, **made}, variable_attrs)
         else:
-            arrays = self._lay_out(store, stops[-1], chunks, {**attrs, **record}, variable_attrs)
+            arrays = self._lay_out(store, stops[-1], chunks, {**attrs, **made}, variable_attrs)
         arrays = {name: array for name, array in arrays.items() if self.copies(self.reference.variables[name])}
         boxes = list(self._boxes(arrays, start, stops[-1]))
         total = sum(array.nbytes // max(array.shape[self._axis(name)], 1) for name, array in arrays.items())
@@ -318,7 +310,7 @@ class Bake:
             # `_FillValue` is stored in a form of its own; what is kept is what is there.
             array.attrs.put({key: value for key, value in array.attrs.items() if key in variable_attrs[name]})
             arrays[name] = array
-        group.attrs.put({**{key: value for key, value in group.attrs.items() if key in attrs}, **_own(attrs)})
+        group.attrs.put({**{key: value for key, value in group.attrs.items() if key in attrs}, **record.own(attrs)})
         return arrays
 
     def _chunk_shape(self, variable: Variable, shape: tuple[int, ...], chunks: dict[str, int]) -> tuple[int, ...]:
@@ -425,14 +417,13 @@ def _published(store: Store) -> Published | None:
     if zarr_store is None:
         return None
     raw = xr.open_zarr(cast(Any, zarr_store), decode_cf=False, consolidated=False, chunks=None)
-    inputs = raw.attrs.get(INPUTS_ATTR)
-    return Published(Opened("the published dataset", raw), inputs if isinstance(inputs, dict) else {})
+    return Published(Opened("the published dataset", raw), record.inputs_of(raw.attrs))
 
 
 def _resume_at(published: Published, inputs: list[str], target: str) -> int:
     """How many of the inputs the dataset holds. Raises :class:`Refused` if they are not the first ones."""
     count = published.inputs.get("count", 0)
-    if 0 < count <= len(inputs) and published.inputs.get("sha256") == _fingerprint(inputs[:count]):
+    if 0 < count <= len(inputs) and published.inputs.get("sha256") == record.fingerprint(inputs[:count]):
         return int(count)
     if not count:
         what = f"{target} does not say what it was made from"
@@ -440,13 +431,6 @@ def _resume_at(published: Published, inputs: list[str], target: str) -> int:
         what = f"{target} was made from {count} inputs, which are not the first {count} of INPUTS any more"
     fix = "publish a release, which writes everything anew; or only append to INPUTS"
     raise Refused(CHANGED.at(None, what, fix))
-
-
-def _refuse_shrinking(published: Published, target: str) -> None:
-    count = published.inputs.get("count", 0)
-    if not published.inputs.get("pruned", False) and count > PRUNED_INPUTS:
-        message = f"{target} holds {count} inputs, and a pruned run would replace it by {PRUNED_INPUTS}"
-        raise Refused(SHRINKS.at(None, message, "give a pruned run another target"))
 
 
 def _is_released(store: Store, provenance: Provenance) -> bool:
@@ -474,22 +458,10 @@ def _commit(
 ) -> tuple[str, dict[str, Any]]:
     """The message and metadata of the commit."""
     what = f"append inputs {first + 1} to {len(inputs)}" if first else f"write {len(inputs)} inputs"
-    known = _known(provenance) if provenance else {}
+    known = record.known(provenance) if provenance else {}
     source = " ".join(known[key] for key in ("version", "commit") if key in known)
     message = f"{mode}: {what}" + (f" ({source})" if source else "")
     return message, {**known, "mode": mode, "inputs": len(inputs), "pruned": prune}
-
-
-def _known(provenance: Provenance) -> dict[str, str]:
-    return {key: value for key, value in asdict(provenance).items() if value is not None}
-
-
-def _own(attrs: dict[str, Any]) -> dict[str, Any]:
-    return {key: attrs[key] for key in (INPUTS_ATTR, PROVENANCE_ATTR) if key in attrs}
-
-
-def _fingerprint(urls: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(urls).encode()).hexdigest()
 
 
 def _spans(start: int, stop: int, length: int) -> Iterator[slice]:

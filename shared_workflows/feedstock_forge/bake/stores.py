@@ -1,49 +1,35 @@
-"""The dataset's store: where its URL points, what is published there, and how a new state is published at once.
-
-On this machine a bake claims a folder beside the dataset, ``.<name>.baking``, for itself: the lock on it ends with the
-process, so what a killed run left in it is told from the work of a run that goes on. A new store is made in it
-and moved to its place; readers see the old state or the new one.
-"""
+"""The dataset's store: where its URL points, what is published there, and how a new state is published at once."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import logging
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import icechunk
 import zarr
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
 
-from ..findings import Refused, Who, rule
-from .fetch import disk_full
-from .locks import lock
+from ..findings import Refused, rule
+from . import places
+from .places import BUSY, UNWRITABLE, claimed, move_into_place, refuse_foreign
 
 UNKNOWN = rule("target-store-unknown", "The ending of the dataset's URL says how it is stored.")
 NOT_ATOMIC = rule(
     "target-not-atomic", "On object storage nothing replaces a folder at once, so readers would see half of it."
 )
-FOREIGN = rule("target-not-a-dataset", "A run must never replace what another hand has put there.")
-UNWRITABLE = rule("target-unwritable", "The run needs leave to write its dataset.", who=Who.OPERATOR)
-BUSY = rule("target-busy", "Two runs at once would each undo the other's work.")
 
 if "ICECHUNK_LOG" not in os.environ:
     # It warns that its local storage takes one commit at a time, which the claim sees to.
     icechunk.set_logs_filter("error")
-
-log = logging.getLogger("feedstock_forge.bake")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +69,22 @@ def claim(target: str) -> Iterator[Store]:
     Raises :class:`Refused` if the URL names no kind of store, another run is at it, it may not be written, or
     something that is no dataset is there.
     """
-    scheme, _, rest = target.partition("://") if "://" in target else ("file", "", target)
     kind = target.rstrip("/").rpartition(".")[2]
     if kind not in ("icechunk", "zarr"):
         fix = f"end it in .icechunk or .zarr: {target.rstrip('/')}.icechunk"
         raise Refused(UNKNOWN.at(None, f"{target} does not say how the dataset is stored", fix))
-    if scheme != "file":
+    path = places.path_of(target)
+    if path is None:
         if kind == "zarr":
             fix = f"use {target.rstrip('/').removesuffix('.zarr')}.icechunk, whose commits are atomic"
             raise Refused(NOT_ATOMIC.at(None, f"{target} is plain Zarr on object storage", fix))
         yield IcechunkStore(target, partial(object_storage, target))
         return
-    path = Path(os.path.expandvars(unquote(rest)) if _ else rest).expanduser().absolute()
-    with _claimed_folder(path) as folder:
+    with claimed(path) as folder:
         if kind == "zarr":
             yield LocalZarr(path, folder)
         else:
-            _refuse_foreign(path, "repo", "refs", "snapshots")
+            refuse_foreign(path, "repo", "refs", "snapshots")
             yield IcechunkStore(target, partial(icechunk.local_filesystem_storage, str(path)), path, folder)
 
 
@@ -107,7 +92,7 @@ class LocalZarr:
     """A plain Zarr v3 store in a folder."""
 
     def __init__(self, path: Path, folder: Path) -> None:
-        _refuse_foreign(path, "zarr.json")
+        refuse_foreign(path, "zarr.json")
         self.path = path
         self.staged = folder / "store"
 
@@ -130,7 +115,7 @@ class LocalZarr:
             # Zarr warns that consolidated metadata is an extension; readers that do not know it ignore it.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(LocalStore(self.staged))
-        _move_into_place(self.staged, self.path)
+        move_into_place(self.staged, self.path)
 
     def head(self) -> Snapshot | None:
         """Nothing: it keeps no history."""
@@ -209,7 +194,7 @@ class IcechunkStore:
         if tag:
             self.tag(tag)
         if self.path and self.staged:
-            _move_into_place(self.staged, self.path)
+            move_into_place(self.staged, self.path)
 
     def head(self) -> Snapshot | None:
         """The newest snapshot of the main branch; the one that a repository begins with does not count."""
@@ -239,8 +224,7 @@ def _tag_name(version: str) -> str:
 def object_storage(target: str) -> icechunk.Storage:
     """Icechunk's storage for an object store's URL; keys and regions come from the environment."""
     parts = urlsplit(target.rstrip("/"))
-    scheme = parts.scheme
-    bucket, prefix = parts.netloc, parts.path.lstrip("/")
+    scheme, bucket, prefix = parts.scheme, parts.netloc, parts.path.lstrip("/")
     if scheme == "s3":
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         return icechunk.s3_storage(
@@ -269,86 +253,9 @@ def object_storage(target: str) -> icechunk.Storage:
     )
 
 
-@contextmanager
-def storage_errors(where: str) -> Iterator[None]:
+def storage_errors(where: str) -> AbstractContextManager[None]:
     """Turn what the storage of the dataset raises into a refusal."""
-    try:
-        yield
-    except (icechunk.IcechunkError, OSError) as error:
-        # Icechunk gives the error of the system, or of the object store, as text.
-        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(
-            error
-        ):
-            raise disk_full(where) from None
-        fix = "look at the URL of the target, and at what the run's user or credentials may do there"
-        raise Refused(UNWRITABLE.at(None, f"{where} cannot be written: {_gist(error)}", fix)) from error
-
-
-def _gist(error: Exception) -> str:
-    """The line that says it: Icechunk puts the message first, marked ``x``, and then where in its code it came from."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = [line.strip(" x|") for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)
-
-
-@contextmanager
-def _claimed_folder(path: Path) -> Iterator[Path]:
-    folder = path.with_name(f".{path.name}.baking")
-    with storage_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = lock(folder)
-    if held is None:
-        raise Refused(BUSY.at(None, f"another run is writing {path}", "wait until it ends, then run it again"))
-    try:
-        _recover(folder, path)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
-
-
-def _recover(folder: Path, path: Path) -> None:
-    """Clear away what a killed run left, after putting back what it had taken from its place."""
-    old = folder / "old"
-    if old.exists() and not path.exists():
-        old.rename(path)
-    leftovers = list(folder.iterdir())
-    if leftovers:
-        log.info("removing what a run that was killed left beside %s", path)
-    for leftover in leftovers:
-        shutil.rmtree(leftover)
-
-
-def _refuse_foreign(path: Path, *marks: str) -> None:
-    if path.exists() and not any((path / mark).exists() for mark in marks) and (path.is_file() or any(path.iterdir())):
-        raise Refused(
-            FOREIGN.at(
-                None, f"{path} exists and is not such a dataset", "give another target, or move it away yourself"
-            )
-        )
-
-
-def _move_into_place(staged: Path, path: Path) -> None:
-    if path.exists() and _exchange(staged, path):
-        return
-    if path.exists():
-        # For a moment nothing is in place; `_recover` puts the old store back if we die in it.
-        path.rename(staged.with_name("old"))
-    staged.rename(path)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; ``False`` where the system cannot (renameat2(2): Linux, most file systems)."""
-    if sys.platform != "linux":
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    at_working_folder, exchange = -100, 2
-    if not hasattr(libc, "renameat2"):
-        return False
-    return bool(
-        libc.renameat2(at_working_folder, os.fsencode(one), at_working_folder, os.fsencode(other), exchange) == 0
-    )
+    return places.storage_errors(where, icechunk.IcechunkError)
 
 
 def _link(source: str, copy: str) -> None:

@@ -123,10 +123,10 @@ class References(oven.Bake):
         return store.begin(keep=keep, containers=_containers(self.urls))
 
     def write(
-        self, store: ZarrStore, base: oven.Published | None, chunks: dict[str, int], record: dict[str, Any]
+        self, store: ZarrStore, base: oven.Published | None, chunks: dict[str, int], made: dict[str, Any]
     ) -> None:
         """Write the copies, then every reference into ``store``; then read some of them back."""
-        super().write(store, base, chunks, record)
+        super().write(store, base, chunks, made)
         start = self.reference.length if base else 0
         group, count = zarr.open_group(store, mode="r"), 0
         starts = np.cumsum([start, *(description.length for description in self.descriptions)]).tolist()

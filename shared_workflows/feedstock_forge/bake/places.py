@@ -1,0 +1,126 @@
+"""A dataset's place in a file system: claimed for one run, and filled with its next state all at once.
+
+A bake claims a folder beside the dataset, ``.<name>.baking``, for itself: the lock on it ends with the process, so what
+a killed run left in it is told from the work of a run that goes on. A new store is made in it and moved to its place;
+readers see the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from ..findings import Refused, Who, rule
+from .fetch import disk_full
+from .locks import lock
+
+FOREIGN = rule("target-not-a-dataset", "A run must never replace what another hand has put there.")
+UNWRITABLE = rule("target-unwritable", "The run needs leave to write its dataset.", who=Who.OPERATOR)
+BUSY = rule("target-busy", "Two runs at once would each undo the other's work.")
+
+log = logging.getLogger("feedstock_forge.bake")
+
+
+def path_of(target: str) -> Path | None:
+    """Where on this machine a target is: a path or a ``file://`` URL; ``None`` for any other URL."""
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme != "file":
+        return None
+    return Path(os.path.expandvars(unquote(rest)) if separator else target).expanduser().absolute()
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[Path]:
+    """Claim the dataset at ``path`` for one run, and yield a folder beside it that goes with the claim.
+
+    Raises :class:`Refused` if another run is at it or it may not be written.
+    """
+    folder = path.with_name(f".{path.name}.baking")
+    with storage_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(folder)
+    if held is None:
+        raise Refused(BUSY.at(None, f"another run is writing {path}", "wait until it ends, then run it again"))
+    try:
+        _recover(folder, path)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def refuse_foreign(path: Path, *marks: str) -> None:
+    """Raise :class:`Refused` if something is at ``path`` that holds none of the files that mark a dataset."""
+    if path.exists() and not any((path / mark).exists() for mark in marks) and (path.is_file() or any(path.iterdir())):
+        raise Refused(
+            FOREIGN.at(
+                None, f"{path} exists and is not such a dataset", "give another target, or move it away yourself"
+            )
+        )
+
+
+def move_into_place(staged: Path, path: Path) -> None:
+    """Put a new state in the place of the old one, at once where the system can; the old one goes with the claim."""
+    if path.exists() and _exchange(staged, path):
+        return
+    if path.exists():
+        # For a moment nothing is in place; `_recover` puts the old store back if we die in it.
+        path.rename(staged.with_name("old"))
+    staged.rename(path)
+
+
+@contextmanager
+def storage_errors(where: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what the system raises, or a storage library in its place (``others``), into a refusal."""
+    failures: tuple[type[Exception], ...] = (OSError, *others)
+    try:
+        yield
+    except failures as error:
+        # Icechunk gives the error of the system, or of the object store, as text.
+        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(
+            error
+        ):
+            raise disk_full(where) from None
+        fix = "look at the URL of the target, and at what the run's user or credentials may do there"
+        raise Refused(UNWRITABLE.at(None, f"{where} cannot be written: {_gist(error)}", fix)) from error
+
+
+def _gist(error: Exception) -> str:
+    """The line that says it: Icechunk puts the message first, marked ``x``, and then where in its code it came from."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = [line.strip(" x|") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def _recover(folder: Path, path: Path) -> None:
+    """Clear away what a killed run left, after putting back what it had taken from its place."""
+    old = folder / "old"
+    if old.exists() and not path.exists():
+        old.rename(path)
+    leftovers = list(folder.iterdir())
+    if leftovers:
+        log.info("removing what a run that was killed left beside %s", path)
+    for leftover in leftovers:
+        shutil.rmtree(leftover)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; ``False`` where the system cannot (renameat2(2): Linux, most file systems)."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_working_folder, exchange = -100, 2
+    if not hasattr(libc, "renameat2"):
+        return False
+    return bool(
+        libc.renameat2(at_working_folder, os.fsencode(one), at_working_folder, os.fsencode(other), exchange) == 0
+    )

@@ -1,0 +1,240 @@
+"""Recipes of pangeo-forge-recipes: Apache Beam pipelines that end in a Zarr store, run as the community wrote them.
+
+Such a recipe is an object, ``beam.Create(…) | OpenURLWithFSSpec() | … | StoreToZarr(store_name=…, …)``, which leaves
+open where the store is: ``target_root`` is what pangeo-forge-recipes calls required at runtime. The run fills it in,
+cuts the inputs for a trial, and publishes all or nothing.
+
+Nothing here imports Beam before a recipe has; xarray, Zarr and Icechunk of the present are not needed, since
+pangeo-forge-recipes goes with those of the past.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .bake import PRUNED_INPUTS, Provenance, places, provenance, record
+from .findings import Refused, Who, rule
+
+NO_STORE = rule("beam-no-store", "The run says where the dataset goes, and a pipeline has one place to be told.")
+NO_INPUTS = rule("beam-no-inputs", "A trial run needs to know which inputs are the first.")
+RUNNER = rule("beam-runner", "A pipeline runs where the bakery's engine says.", who=Who.OPERATOR)
+PUBLISHED = rule("beam-target-published", "On object storage nothing replaces a folder at once.", who=Who.MAINTAINER)
+
+ENGINE_VARIABLE = "FEEDSTOCK_BEAM"
+"""Set by the bakery where a recipe runs: JSON such as ``{"runner": "FlinkRunner", "options": {"parallelism": 4}}``."""
+
+# What marks a folder as a Zarr store, of version 2 or 3.
+_MARKS = (".zgroup", "zarr.json")
+
+log = logging.getLogger("feedstock_forge.bake")
+
+
+def is_pipeline(value: object) -> bool:
+    """Whether an object that was imported is a Beam pipeline."""
+    beam = sys.modules.get("apache_beam")
+    return beam is not None and isinstance(value, beam.PTransform)
+
+
+def recipe(pipeline: Any) -> Callable[..., None]:
+    """The pipeline as a recipe like any other: a callable of ``target``, ``mode`` and ``prune``."""
+
+    def bake(target: str, mode: str = "complete", prune: bool = False) -> None:
+        run(pipeline, target, mode=mode, prune=prune, provenance=provenance.get())
+
+    bake.__doc__ = "A pipeline of pangeo-forge-recipes."
+    return bake
+
+
+def run(pipeline: Any, target: str, *, mode: str, prune: bool, provenance: Provenance | None) -> None:
+    """Run the pipeline and publish what it writes at ``target``, whose name ends in ``.zarr``.
+
+    ``update`` does nothing where the dataset was made from these very inputs, and otherwise the same as ``complete``:
+    a pipeline writes all of its dataset. Raises :class:`Refused`; the published dataset is then what it was before.
+    """
+    if not target.rstrip("/").endswith(".zarr"):
+        message, fix = f"{target} is no Zarr store, which is what a pipeline writes", "write `store: zarr` in meta.yaml"
+        raise Refused(NO_STORE.at(None, message, fix))
+    inputs = _inputs(pipeline)
+    if prune:
+        if not inputs:
+            fix = "let it begin with beam.Create(pattern.items())"
+            raise Refused(NO_INPUTS.at(None, "the pipeline does not begin with a list of inputs", fix))
+        pipeline = _changed(pipeline, _pruned)
+        inputs = _inputs(pipeline)
+    path = places.path_of(target)
+    if path is None:
+        _run_on_object_storage(pipeline, target, inputs, mode, prune, provenance)
+        return
+    with places.claimed(path) as folder:
+        places.refuse_foreign(path, *_MARKS)
+        published = record.inputs_of(_attributes(path))
+        if _is_done(published, inputs, target, mode, prune):
+            return
+        staged = folder / "store"
+        _run(_targeted(pipeline, str(folder), staged.name), target)
+        with places.storage_errors(target):
+            _write_down(str(staged), record.of(inputs, prune, provenance))
+            places.move_into_place(staged, path)
+    log.info("published %s", target)
+
+
+def _run_on_object_storage(
+    pipeline: Any, target: str, inputs: list[str], mode: str, prune: bool, provenance: Provenance | None
+) -> None:
+    """Write a dataset where there is none, or only what an earlier run did not finish."""
+    import fsspec
+
+    with places.storage_errors(target):
+        mapper = fsspec.get_mapper(target)
+        published = record.inputs_of(json.loads(mapper.get(".zattrs", b"{}")))
+    if _is_done(published, inputs, target, mode, prune):
+        return
+    if published:
+        fix = "raise the major `version` in meta.yaml, which makes a new dataset beside it"
+        raise Refused(PUBLISHED.at(None, f"{target} is published, and readers would see it half written", fix))
+    root, _, name = target.rstrip("/").rpartition("/")
+    _run(_targeted(pipeline, root, name), target)
+    with places.storage_errors(target):
+        _write_down(target, record.of(inputs, prune, provenance))
+    log.info("published %s", target)
+
+
+def _is_done(published: dict[str, Any], inputs: list[str], target: str, mode: str, prune: bool) -> bool:
+    """Whether an update has nothing to do. Raises :class:`Refused` if a trial would replace the dataset."""
+    same = inputs and published.get("sha256") == record.fingerprint(inputs) and published.get("pruned") == prune
+    if mode == "update" and same:
+        log.info("nothing new: %s holds all %d inputs", target, len(inputs))
+        return True
+    if prune:
+        record.refuse_shrinking(published, target)
+    return False
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    file = path / ".zattrs"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _write_down(store: str, made: dict[str, Any]) -> None:
+    """Write the record into the finished store, and its metadata into one file, for readers to open it at once."""
+    import fsspec
+    import zarr
+
+    mapper = fsspec.get_mapper(store)
+    zarr.open_group(mapper, mode="r+").attrs.update(made)
+    zarr.consolidate_metadata(mapper)
+
+
+def _run(pipeline: Any, target: str) -> None:
+    import apache_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    engine = json.loads(os.environ.get(ENGINE_VARIABLE) or "{}")
+    name, options = engine.get("runner") or "DirectRunner", engine.get("options") or {}
+    try:
+        whole = apache_beam.Pipeline(runner=_runner(name), options=PipelineOptions.from_dictionary(options))
+    except (ValueError, ImportError, AttributeError) as error:
+        message = f"the runner {name} cannot be used: {error}"
+        raise Refused(RUNNER.at(None, message, "correct `engine` in the bakery's bakery.yaml")) from error
+    for noisy in ("apache_beam", "pangeo_forge_recipes"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log.info("running the pipeline on %s into %s", name, target)
+    began = time.monotonic()
+    with whole as root:
+        root | pipeline
+    log.info("the pipeline took %.1f s", time.monotonic() - began)
+
+
+def _runner(name: str) -> Any:
+    """Beam's runner of this name; the direct one without the program that it would fetch from the network first."""
+    if name.lower().removesuffix("runner") != "direct":
+        return name
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    return FnApiRunner()
+
+
+def _targeted(pipeline: Any, root: str, name: str) -> Any:
+    """The pipeline with the place of its store filled in. Raises :class:`Refused` if it has not exactly one store."""
+    from pangeo_forge_recipes.transforms import StoreToZarr
+
+    stores = [part for part in _parts(pipeline) if isinstance(part, StoreToZarr)]
+    if len(stores) != 1:
+        _refuse_stores(len(stores))
+
+    def targeted(part: Any) -> Any:
+        if not isinstance(part, StoreToZarr):
+            return part
+        return dataclasses.replace(part, target_root=root, store_name=name, append_dim=None)
+
+    return _changed(pipeline, targeted)
+
+
+def _refuse_stores(count: int) -> NoReturn:
+    fix = "let it end in one StoreToZarr(store_name=…, combine_dims=…); or write a function that takes `target`"
+    raise Refused(NO_STORE.at(None, f"the pipeline has {count or 'no'} StoreToZarr among its steps", fix))
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """The steps of a pipeline, one by one."""
+    # What `|` makes keeps its steps in `_parts`, and what `"label" >>` makes its step in `transform`.
+    if hasattr(transform, "_parts"):
+        for part in transform._parts:
+            yield from _parts(part)
+    elif _is_labelled(transform):
+        yield from _parts(transform.transform)
+    else:
+        yield transform
+
+
+def _changed(transform: Any, change: Callable[[Any], Any]) -> Any:
+    """A pipeline with each of its steps changed."""
+    if hasattr(transform, "_parts"):
+        return reduce(lambda one, other: one | other, (_changed(part, change) for part in transform._parts))
+    if _is_labelled(transform):
+        labelled = copy.copy(transform)
+        labelled.transform = _changed(transform.transform, change)
+        return labelled
+    return change(transform)
+
+
+def _is_labelled(transform: Any) -> bool:
+    return type(transform).__name__ == "_NamedPTransform"
+
+
+def _inputs(pipeline: Any) -> list[str]:
+    """The inputs that the pipeline begins with, as text; none if it begins otherwise."""
+    import apache_beam
+
+    first = next(_parts(pipeline))
+    values = first.values if isinstance(first, apache_beam.Create) else ()
+    return [str(value[1]) if isinstance(value, tuple) and len(value) == 2 else str(value) for value in values]
+
+
+def _pruned(part: Any) -> Any:
+    """A list of inputs cut to the first few along each dimension of concatenation."""
+    import apache_beam
+    from pangeo_forge_recipes.types import CombineOp, Index
+
+    if not isinstance(part, apache_beam.Create):
+        return part
+
+    def is_early(number: int, value: Any) -> bool:
+        index = value[0] if isinstance(value, tuple) and value else None
+        if not isinstance(index, Index):
+            return number < PRUNED_INPUTS
+        along = [place.value for dimension, place in index.items() if dimension.operation is CombineOp.CONCAT]
+        return all(place < PRUNED_INPUTS for place in along)
+
+    kept = [value for number, value in enumerate(part.values) if is_early(number, value)]
+    return apache_beam.Create(kept, reshuffle=part.reshuffle)
