@@ -60,6 +60,10 @@ fix: setup ## Mend what can be mended by a machine
 schemas: setup ## Write the JSON Schemas anew from the models
 	$(BIN)/python -m feedstock_forge.schemas schemas
 
+templates/beam/requirements.txt: templates/beam/requirements.in | $(UV) ## Lock what Beam recipes are generated with
+	@{ sed '/^[^#]/d' $<; $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+		$(addprefix --no-emit-package ,attrs certifi click idna packaging pyyaml typing-extensions) $<; } > $@
+
 setup: .venv/.locked ## Install everything into .venv
 
 tools: $(ACTIONLINT) $(ACT) $(NODE_MODULES) $(CHROMIUM)

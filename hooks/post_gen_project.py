@@ -47,6 +47,8 @@ if github:
     del asked["forge"]
 if asked["license"] != "proprietary":
     del asked["license_url"]
+if asked["kind"] != "xarray":
+    del asked["chunk_size"]
 recorded = {"_commit": version, "_src_path": address, **asked}
 text = yaml.dump(recorded, indent=4, allow_unicode=True, default_flow_style=False)
 Path(".copier-answers.yml").write_text(

@@ -30,7 +30,7 @@ found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=forge, capture_output=T
 commit = found.stdout.strip() if (forge / ".git").exists() else ""
 
 # Only a clone that a person works in can hold more than its commit: the tree would claim a commit that it is not from.
-parts = ("template", "hooks", "copier.yml", "cookiecutter.json")
+parts = ("template", "templates", "hooks", "copier.yml", "cookiecutter.json")
 changed = ["git", "status", "--porcelain", "--", *parts]
 if commit and subprocess.run(changed, cwd=forge, capture_output=True, text=True, check=True).stdout:
     sys.exit("The template holds changes that no commit holds: commit them first, or nothing can be pinned to them.")

@@ -238,6 +238,22 @@ class TestWhatIsWritten:
         with provider.open_dataset(target) as baked, xr.open_dataset(tmp_path / "t.nc") as read:
             np.testing.assert_allclose(baked.t, read.t, rtol=2e-7)
 
+    def test_has_chunks_of_the_size_asked_for(self, ocean: list[Path], tmp_path: Path) -> None:
+        """One day of the ocean is 45 x 90 numbers of two bytes: 8,100 B."""
+        target = str(tmp_path / "ocean.zarr")
+        for size, chunks, made in [
+            ("100 KiB", {}, (12, 45, 90)),
+            ("4 KiB", {}, (1, 45, 45)),
+            ("100 KiB", {"lat": 15}, (37, 15, 90)),
+            ("1 KiB", {"time": 5, "lon": 90}, (5, 1, 90)),
+        ]:
+            bake(urls(ocean), target, concat_dim="time", chunk_size=size, chunks=chunks)
+            with provider.open_dataset(target) as baked:
+                assert baked.sst.encoding["chunks"] == made
+        for size in ("16", "0 MiB", "big"):
+            call = lambda size=size: bake(urls(ocean), target, concat_dim="time", chunk_size=size)  # noqa: E731
+            assert ids(call) == {"chunks-invalid"}
+
     def test_says_where_it_comes_from(self, ocean: list[Path], tmp_path: Path) -> None:
         target = str(tmp_path / "ocean.icechunk")
         token = provenance.set(Provenance("ocean", "daily", "forge/ocean-feedstock", "c0ffee", "v1.0.0", "complete"))

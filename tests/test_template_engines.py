@@ -197,6 +197,7 @@ WRONG = {
     ],
     "bakery": ["", "LDEO", "ldeo aws"],
     "label": ["Prod", "", "a b"],
+    "chunk_size": ["16", "0 MiB", "1.5 MiB", "16 GB", ""],
     "forge": ["", "forge", "a/b/c", "-a/b"],
 }
 
@@ -229,6 +230,23 @@ def test_cookiecutter_takes_a_path_as_it_is_typed(tmp_path, cookiecutter_home, w
     assert done.returncode == 0, done.stderr
     made = here.joinpath(*words[1:], "noaa-oisst-feedstock")
     assert git(forge, "rev-parse", "HEAD") in (made / WORKFLOW).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("kind", "store"), [("virtual", "zarr"), ("beam", "icechunk")])
+def test_both_refuse_a_store_that_the_kind_cannot_write(forge, tmp_path, cookies, capfd, kind, store):
+    answers = templates.ANSWERS | {"kind": kind, "store": store}
+    with pytest.raises(ValueError, match="Validation error for question 'store': ") as refused:
+        copier.run_copy(str(forge), tmp_path / "copier", data=answers, defaults=True, quiet=True)
+    with pytest.raises(FailedHookException):
+        bake(cookies, forge, answers)
+    words = str(refused.value).partition("': ")[2].strip()
+    assert f"store: {words}" in capfd.readouterr().err
+
+
+def test_a_pipeline_writes_zarr_without_being_asked(forge, tmp_path):
+    answers = {name: value for name, value in templates.ANSWERS.items() if name != "store"} | {"kind": "beam"}
+    copier.run_copy(str(forge), tmp_path / "made", data=answers, defaults=True, quiet=True)
+    assert "store: zarr" in (tmp_path / "made/feedstock/meta.yaml").read_text(encoding="utf-8")
 
 
 def test_a_template_without_its_symbolic_link_fails_with_a_sentence(tmp_path, cookies, capfd):
@@ -277,7 +295,7 @@ def test_both_engines_ask_the_same_questions_with_the_same_help():
     for name, question in QUESTIONS.items():
         prompt = COOKIECUTTER["__prompts__"][name]
         if choices := question.get("choices"):
-            assert COOKIECUTTER[name][0] == question["default"]
+            assert COOKIECUTTER[name][0] == jinja2.Template(question["default"]).render(kind="xarray")
             assert sorted(COOKIECUTTER[name]) == sorted(choices.values())
             assert prompt.pop("__prompt__") == question["help"].strip()
             assert prompt == {value: words for words, value in choices.items()}

@@ -55,7 +55,9 @@ def recipe(pipeline: Any) -> Callable[..., None]:
     return bake
 
 
-def run(pipeline: Any, target: str, *, mode: str, prune: bool, provenance: Provenance | None) -> None:
+def run(
+    pipeline: Any, target: str, *, mode: str = "complete", prune: bool = False, provenance: Provenance | None = None
+) -> None:
     """Run the pipeline and publish what it writes at ``target``, whose name ends in ``.zarr``.
 
     ``update`` does nothing where the dataset was made from these very inputs, and otherwise the same as ``complete``:

@@ -56,6 +56,7 @@ def bake(
     mode: str = "complete",
     prune: bool = False,
     chunks: Mapping[str, int] | None = None,
+    chunk_size: str = "16 MiB",
     preprocess: Callable[[xr.Dataset], xr.Dataset] | None = None,
 ) -> None:
     """Bake ``inputs`` into the dataset at ``target``, joined along ``concat_dim`` in the order given.
@@ -63,9 +64,10 @@ def bake(
     ``inputs`` are URLs or paths of NetCDF files. ``target`` is a URL or path ending in ``.icechunk`` or ``.zarr``.
     ``complete`` writes everything anew; ``update`` appends the inputs that the dataset does not hold yet, and is the
     same as ``complete`` where there is no dataset. ``prune`` takes only the first :data:`PRUNED_INPUTS` inputs.
-    ``chunks`` gives the length of a chunk along some dimensions, in elements; other dimensions are not split, and
-    with no length for ``concat_dim`` chunks of about 16 MiB are made. ``preprocess`` gets each input as a decoded,
-    lazily loaded dataset and returns the one to write; it may run more than once for an input.
+    ``chunks`` gives the length of a chunk along some dimensions, in elements; along the others a chunk is as long as
+    ``chunk_size`` (before compression) allows, and of these ``concat_dim`` is the first to be split. ``preprocess``
+    gets each input as a decoded, lazily loaded dataset and returns the one to write; it may run more than once for an
+    input.
 
     Values, packing, fill values, units and calendars are kept: what is written decodes to what was read. Attributes
     that differ between inputs are left out, since they cannot be true of the whole.
@@ -82,6 +84,7 @@ def bake(
         mode=mode,
         prune=prune,
         chunks=dict(chunks or {}),
+        chunk_size=chunk_size,
         preprocess=preprocess,
         provenance=provenance.get(),
     )

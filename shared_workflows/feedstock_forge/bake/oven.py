@@ -19,11 +19,13 @@ import dask.array
 import numpy as np
 import xarray as xr
 import zarr
+from pydantic import TypeAdapter, ValidationError
 from zarr.abc.store import Store as ZarrStore
 from zarr.codecs import BloscCodec
 
 from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
+from ..quantities import Memory
 from . import PRUNED_INPUTS, Provenance, record
 from .fetch import Fetcher, fetching, shown
 from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
@@ -60,10 +62,12 @@ def run(
     chunks: dict[str, int],
     preprocess: Preprocess | None,
     provenance: Provenance | None,
+    chunk_size: str = "16 MiB",
     kind: type[Bake] | None = None,
 ) -> None:
     """Do what :func:`feedstock_forge.bake.bake` says, or what another ``kind`` of bake makes of it."""
     refuse_errors(_check_arguments(inputs, mode, chunks))
+    largest = _bytes(chunk_size)
     started = time.monotonic()
     with run_log(), claim(target) as store:
         if mode == "complete" and not prune and provenance and _is_released(store, provenance):
@@ -82,6 +86,7 @@ def run(
         stop = threading.Event()
         with fetching(stop) as fetcher:
             bake = (kind or Bake)(wanted[first:], concat_dim, preprocess, fetcher, stop)
+            bake.largest_chunk = largest
             bake.fetch()
             step("check the inputs against each other", lambda: bake.check(base))
             made = record.of(wanted, prune, provenance)
@@ -139,6 +144,8 @@ class Bake:
         self.coordinates: list[np.ndarray[Any, Any] | None] = []
         """The coordinate of each input as the dataset stores it."""
         self.opening = threading.Lock()
+        self.largest_chunk = _CHUNK
+        """Bytes."""
 
     def fetch(self) -> None:
         """Fetch and describe every input. Raises :class:`Refused` with what is wrong with each."""
@@ -322,11 +329,13 @@ class Bake:
             return (max(1, _CHUNK // 16 // variable.dtype.itemsize),)
         if self.concat_dim in chunks:
             lengths[self.concat_dim] = chunks[self.concat_dim]
-        else:
-            others = math.prod(size for dim, size in lengths.items() if dim != self.concat_dim)
-            lengths[self.concat_dim] = max(
-                1, min(_CHUNK // (others * variable.dtype.itemsize), lengths[self.concat_dim])
-            )
+        room = self.largest_chunk // variable.dtype.itemsize
+        for dim in [self.concat_dim, *sorted(lengths, key=lambda dim: -lengths[dim])]:
+            others = math.prod(length for other, length in lengths.items() if other != dim)
+            if dim not in chunks and others * lengths[dim] > room:
+                # Of the parts that fit, those of nearly one length: a short last chunk is as costly as a whole one.
+                parts = math.ceil(lengths[dim] / max(1, room // others))
+                lengths[dim] = math.ceil(lengths[dim] / parts) if dim != self.concat_dim else max(1, room // others)
         return tuple(lengths[dim] for dim in variable.dims)
 
     def _boxes(self, arrays: dict[str, zarr.Array[Any]], start: int, stop: int) -> Iterator[_Box]:
@@ -410,6 +419,14 @@ def _check_arguments(inputs: list[str], mode: str, chunks: dict[str, int]) -> It
     for dim, length in chunks.items():
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             yield CHUNKS.at(None, f"a chunk of {length!r} along `{dim}`", "write a whole number of elements, 1 or more")
+
+
+def _bytes(chunk_size: str) -> int:
+    try:
+        return TypeAdapter(Memory).validate_python(chunk_size)
+    except ValidationError as error:
+        what = f"chunk_size: {error.errors(include_url=False)[0]['msg']}"
+        raise Refused(CHUNKS.at(None, what, "write a number and a unit, such as `16 MiB`")) from None
 
 
 def _published(store: Store) -> Published | None:
