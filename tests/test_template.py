@@ -10,10 +10,12 @@ from pathlib import Path
 import copier
 import icechunk
 import jsonschema
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 import yaml
+from packaging.requirements import Requirement
 from referencing import Registry, Resource
 
 from feedstock_forge import lint
@@ -67,33 +69,85 @@ def test_actionlint_finds_nothing(feedstock):
 
 
 def test_its_own_test_passes(feedstock):
+    if "apache-beam" in (feedstock / "feedstock/requirements.txt").read_text(encoding="utf-8"):
+        pytest.skip("in an environment of its own: test_a_pipeline_is_made_tested_and_run_with_what_it_requires")
     passes(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=feedstock)
 
 
-def written(dataset, store):
+def written(dataset, store, inputs):
     source = str(dataset)
     if store == "icechunk":
-        source = icechunk.Repository.open(icechunk.local_filesystem_storage(source)).readonly_session("main").store
-    return xr.open_zarr(source, consolidated=False)["sst"].values.tolist()
+        leave = icechunk.containers_credentials({f"file://{inputs}/": None})
+        repository = icechunk.Repository.open(icechunk.local_filesystem_storage(source), None, leave)
+        source = repository.readonly_session("main").store
+    return xr.open_zarr(source, consolidated=False)["sst"].values.ravel().tolist()
 
 
-@pytest.mark.parametrize("store", ["icechunk", "zarr"])
-def test_its_recipe_runs_pruned_once_its_inputs_are_named(forge, tmp_path, store):
-    folder = tmp_path / "noaa-oisst-feedstock"
-    answers = templates.ANSWERS | {"kind": "xarray", "store": store}
-    copier.run_copy(str(forge), folder, data=answers, defaults=True, quiet=True)
-    inputs = [str(tmp_path / f"{month}.nc") for month in (1, 2, 3)]
+def name_inputs(feedstock, folder):
+    """Write three inputs of two days, a number a day, and name them in the recipe."""
+    inputs = [str(folder / f"{month}.nc") for month in (1, 2, 3)]
     for month, path in enumerate(inputs, 1):
         time = pd.date_range(f"2020-{month:02}-01", periods=2)
-        xr.Dataset({"sst": ("time", [month, month + 0.5])}, coords={"time": time}).to_netcdf(path)
-    recipe = folder / "feedstock/recipe.py"
+        values = np.array([[month], [month + 0.5]])
+        xr.Dataset({"sst": (("time", "x"), values)}, coords={"time": time}).to_netcdf(
+            path, engine="h5netcdf", encoding={"sst": {"chunksizes": (1, 1)}}
+        )
+    recipe = feedstock / "feedstock/recipe.py"
     text = recipe.read_text(encoding="utf-8")
     named, count = re.subn(r"(?s)INPUTS = \[.*?\n\]", lambda _: f"INPUTS = {inputs}", text)
     assert count == 1
     recipe.write_text(named, encoding="utf-8")
+
+
+@pytest.mark.parametrize(("kind", "store"), [("xarray", "icechunk"), ("xarray", "zarr"), ("virtual", "icechunk")])
+def test_its_recipe_runs_pruned_once_its_inputs_are_named(forge, tmp_path, kind, store):
+    folder = tmp_path / "noaa-oisst-feedstock"
+    answers = templates.ANSWERS | {"kind": kind, "store": store}
+    copier.run_copy(str(forge), folder, data=answers, defaults=True, quiet=True)
+    name_inputs(folder, tmp_path)
     passes(TOOLS / "feedstock", "run", "--prune", cwd=folder)
     (dataset,) = (folder / "datasets").rglob(f"*.{store}")
-    assert written(dataset, store) == [1, 1.5, 2, 2.5]  # a pruned run takes two inputs
+    assert written(dataset, store, tmp_path) == [1, 1.5, 2, 2.5]  # a pruned run takes two inputs
+
+
+@pytest.mark.slow
+def test_a_pipeline_is_made_tested_and_run_with_what_it_requires(forge, tmp_path):
+    """As its README says, with its own pinned requirements, which exclude the forge's own xarray and Zarr."""
+    folder = tmp_path / "noaa-oisst-feedstock"
+    answers = templates.ANSWERS | {"kind": "beam", "store": "zarr"}
+    copier.run_copy(str(forge), folder, data=answers, defaults=True, quiet=True)
+    needed = folder / "requirements-dev.txt"
+    text = needed.read_text(encoding="utf-8")
+    here, count = re.subn(r"git\+https://\S+", ROOT.as_uri(), text)
+    assert count == 1
+    needed.write_text(here, encoding="utf-8")
+    templates.begin(folder)
+    python = tmp_path / "environment/bin/python"
+    passes(TOOLS / "uv", "venv", "--quiet", "--python", sys.executable, tmp_path / "environment", cwd=folder)
+    passes(TOOLS / "uv", "pip", "install", "--quiet", "--python", python, "--requirement", needed, cwd=folder)
+    passes(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    name_inputs(folder, tmp_path)
+    for command in (["lint"], ["plan", "--as", "release"], ["run", "--prune"], ["run"]):
+        passes(python.with_name("feedstock"), *command, cwd=folder)
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    assert plan["stores"] == {"noaa-oisst": "zarr"}
+    for ending, values in (("pruned.zarr", [1, 1.5, 2, 2.5]), ("zarr", [1, 1.5, 2, 2.5, 3, 3.5])):
+        dataset = xr.open_zarr(str(folder / f"datasets/noaa-oisst/v1/noaa-oisst.{ending}"))
+        assert dataset["sst"].values.ravel().tolist() == values
+        assert dataset.attrs["feedstock_inputs"]["count"] == len(values) / 2
+
+
+def test_what_a_pipeline_requires_is_pinned_and_is_what_was_asked_for():
+    asked = (ROOT / "templates/beam/requirements.in").read_text(encoding="utf-8")
+    pinned = {}
+    for line in (ROOT / "templates/beam/requirements.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            requirement = Requirement(line)
+            (clause,) = requirement.specifier
+            assert clause.operator == "=="
+            pinned[requirement.name] = clause.version
+    for requirement in (Requirement(line) for line in asked.splitlines() if not line.startswith("#")):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement.name
 
 
 def test_what_comes_from_the_forge_is_pinned_to_the_templates_commit_where_an_update_moves_it(forge, feedstock):
