@@ -52,11 +52,11 @@ def test_lint_finds_nothing(feedstock):
 
 
 def test_ruff_finds_nothing(feedstock):
-    passes(TOOLS / "ruff", "check", "--isolated", "--select", "E,F,I,B,UP,W", "--line-length", "120", cwd=feedstock)
+    passes(TOOLS / "ruff", "check", "--no-cache", "--isolated", "--select", "E,F,I,B,UP,W", "--line-length", "120", cwd=feedstock)
 
 
 def test_ruff_would_format_nothing(feedstock):
-    passes(TOOLS / "ruff", "format", "--check", "--isolated", "--line-length", "120", cwd=feedstock)
+    passes(TOOLS / "ruff", "format", "--no-cache", "--check", "--isolated", "--line-length", "120", cwd=feedstock)
 
 
 def test_zizmor_finds_nothing_at_its_strictest(feedstock):
