@@ -52,7 +52,8 @@ def test_lint_finds_nothing(feedstock):
 
 
 def test_ruff_finds_nothing(feedstock):
-    passes(TOOLS / "ruff", "check", "--no-cache", "--isolated", "--select", "E,F,I,B,UP,W", "--line-length", "120", cwd=feedstock)
+    rules = ["--select", "E,F,I,B,UP,W", "--line-length", "120"]
+    passes(TOOLS / "ruff", "check", "--no-cache", "--isolated", *rules, cwd=feedstock)
 
 
 def test_ruff_would_format_nothing(feedstock):
