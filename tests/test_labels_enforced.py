@@ -192,6 +192,9 @@ def test_a_second_feedstock_of_the_same_name_is_refused_while_the_first_may_run(
     said = scene.register("v1", code=1)
     assert "[feedstock-name-taken]" in said
     assert mine.repository in said
+    arguments = ["label", "explain", other.folder, scene.bakery, "dev", "--bakeries", scene.bakeries]
+    explained = scene.command(*arguments, env=other.environment() | scene.server.environment, code=1)
+    assert "feedstock-name-taken" in explained.stdout
     assert scene.deployments() == {f"{first['flow_name']}/{first['name']}": first}
     with scene.server.client() as client:
         client.pause_deployment(first["id"])

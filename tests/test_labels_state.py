@@ -285,6 +285,31 @@ def test_a_feedstocks_request_waits_for_a_maintainer_of_the_default_branch(scene
     assert scene.state(FEEDSTOCK).check == ("success", "consented: ada")
 
 
+def test_a_maintainer_with_a_number_is_that_person_whoever_has_the_name(scene: Scene) -> None:
+    text = (scene.feedstock.folder / "feedstock/meta.yaml").read_text()
+    scene.feedstock.write("feedstock/meta.yaml", text.replace("github: ada", "github: ada, id: 77"))
+    scene.feedstock.commit("Ada is 77")
+    scene.request()
+    scene.hub.review(FEEDSTOCK, 1, "ada", state="COMMENTED", body="/consent")
+    assert scene.state(FEEDSTOCK).check[0] == "pending"
+    scene.hub.users["ada"] = 77
+    scene.hub.reviews[FEEDSTOCK, 1].clear()
+    scene.hub.review(FEEDSTOCK, 1, "ada", state="COMMENTED", body="/consent")
+    assert scene.state(FEEDSTOCK).check == ("success", "consented: ada")
+
+
+def test_a_broken_meta_yaml_is_mended_by_who_maintains_the_repository(scene: Scene) -> None:
+    whole = (scene.feedstock.folder / "feedstock/meta.yaml").read_text()
+    scene.feedstock.write("feedstock/meta.yaml", "id: [\n")
+    scene.feedstock.commit("Break")
+    scene.change(scene.feedstock, {"feedstock/meta.yaml": whole}, branch="mend")
+    scene.hub.open(FEEDSTOCK, "mend", "mallory")
+    scene.hub.review(FEEDSTOCK, 1, "eve")
+    assert scene.state(FEEDSTOCK).check[0] == "pending"
+    scene.hub.review(FEEDSTOCK, 1, "ada")
+    assert scene.state(FEEDSTOCK).check == ("success", "consented: ada")
+
+
 def test_a_pull_request_that_touches_no_label_passes_without_a_comment(scene: Scene) -> None:
     scene.change(scene.feedstock, {"feedstock/recipe.py": "# more\n"}, branch="more")
     scene.hub.open(FEEDSTOCK, "more", "mallory")

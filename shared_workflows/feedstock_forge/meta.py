@@ -281,6 +281,9 @@ class Maintainer(Model):
 
     name: Text
     github: GitHubUser
+    id: int | None = Field(
+        default=None, gt=0, description="GitHub's id of the person: a name that was given up can be taken by another."
+    )
     orcid: Orcid | None = None
     email: str | None = None
 

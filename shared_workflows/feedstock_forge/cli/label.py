@@ -20,7 +20,7 @@ from ..findings import Refused, Severity, did_you_mean, text
 from ..git import NOT_A_REPOSITORY, Repository
 from ..github import NOT_FOUND, GitHub
 from ..labels import ALL, explain, request, state, words
-from ..labels.audit import Audit, Live, audit
+from ..labels.audit import Audit, Live, audit, without_taken
 from ..labels.consent import OTHER_REPOSITORY
 from ..meta import Event, MetaFile, Resources
 from ..models import shown
@@ -62,7 +62,8 @@ def explain_label(
 ) -> int:
     """Explain whether a feedstock may use a label: every condition, and the one thing that would change it.
 
-    FEEDSTOCK is a clone's folder, or `owner/name` on GitHub. The answer is made by the code that registers.
+    FEEDSTOCK is a clone's folder, or `owner/name` on GitHub. The answer is made by the code that registers. Where
+    PREFECT_API_URL is set, Prefect is asked too whether another repository has the feedstock's name.
 
     Exit status: 0 allowed, 1 not allowed, 3 allowed for some recipes.
     """
@@ -76,6 +77,10 @@ def explain_label(
         # Only a grant needs the repository's id, so GitHub is asked only where there is one.
         asking = dataclasses.replace(asking, repository_id=_asked_id(asking.repository))
         decision = explain(asking, plan.requests(file), bakery, label, wanted, bakeries, _today())
+    if decision.recipes and os.environ.get("PREFECT_API_URL"):
+        with Prefect.from_environment(os.environ, say=_say) as client:
+            rows = client.deployments_tagged(f"feedstock:{asking.feedstock}")
+            (decision,) = without_taken(asking, [decision], rows, bakeries, _today())
     subject = f"{asking.repository} at {bakery}, label {label}, on {event}"
     if form == "json":
         click.echo(json.dumps(words.explained_json(subject, decision, wanted), indent=2, ensure_ascii=False))
@@ -136,6 +141,8 @@ def audit_labels(bakery: str | None, fix: bool, yes: bool, form: str, bakeries_f
 
     Exit status: 0 if nothing is beyond the grants (any more), 1 otherwise.
     """
+    if yes and not fix:
+        raise click.UsageError("--yes belongs to --fix")
     bakeries = read_bakeries(bakeries_folder)
     if bakery is not None:
         bakeries.read(bakery)

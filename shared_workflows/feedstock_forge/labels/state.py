@@ -124,7 +124,8 @@ class _Look:
         for bakery_id in bakeries:
             standing = self.client.file(self.repository, f"bakeries/{bakery_id}/bakery.yaml")
             if standing is None:
-                sides.append(self._new_bakery(bakery_id))
+                who = f"a maintainer of {self.repository}, for the new bakery {bakery_id}"
+                sides.append(self._who_maintains(who))
                 continue
             try:
                 bakery = validate(Bakery, parse_yaml(standing, Path(f"bakeries/{bakery_id}/bakery.yaml")))
@@ -154,8 +155,12 @@ class _Look:
         if known == after.bakeries and same_people:
             return State(self.repository, number, self.commit, (), (), ())
         # Who may say yes is what the default branch says, not what the pull request makes of it.
-        people = {person.github: None for person in before.maintainers} if isinstance(before, Meta) else {}
-        side, notes = self._side(f"a maintainer of {self.repository}", people)
+        who = f"a maintainer of {self.repository}"
+        notes: list[Finding] = []
+        if isinstance(before, Meta):
+            side, notes = self._side(who, {person.github: person.id for person in before.maintainers})
+        else:
+            side = self._who_maintains(who)
         on_merge = [
             f"asks {code(wish.id)} for {code(wish.label)} on {' and '.join(wish.on)}"
             for wish in after.bakeries
@@ -221,13 +226,13 @@ class _Look:
             return f"the feedstock asks for it in {open_ones[0]['html_url']}"
         return "the feedstock does not ask for it yet"
 
-    def _new_bakery(self, bakery_id: str) -> Side:
-        """A new bakery has no operators yet: whoever maintains the forge lets it in."""
+    def _who_maintains(self, who: str) -> Side:
+        """Where no file says who may say yes, as for a new bakery: whoever maintains the repository does."""
         for review in self._standing():
             login = str(review["user"]["login"])
             if _counts(review, self.commit) and self.client.role(self.repository, login) in _MAINTAINING:
-                return Side(f"a maintainer of {self.repository}, for the new bakery {bakery_id}", (), login)
-        return Side(f"a maintainer of {self.repository}, for the new bakery {bakery_id}", (), None)
+                return Side(who, (), login)
+        return Side(who, (), None)
 
     def _side(self, who: str, people: Mapping[str, int | None]) -> tuple[Side, list[Finding]]:
         """Whether one of these people has consented to this very commit; and approvals that do not count."""
