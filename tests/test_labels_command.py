@@ -102,6 +102,8 @@ def test_explaining_ticks_and_crosses_every_condition_and_names_the_command(
     assert "✓ the label exists" in done.stdout
     assert "fix: feedstock label request ldeo.aws prod\n" in done.stdout
     assert done.stderr == ""  # GitHub is away and was not asked
+    mistyped = [*arguments[:4], "prd", *arguments[5:]]
+    assert "fix: did you mean `prod`?\n" in command(*mistyped, *options, env=OFFLINE, code=1).stdout
     said = json.loads(command(*arguments, *options, "--format", "json", env=OFFLINE, code=1).stdout)
     assert [row["finding"] for row in said["conditions"] if not row["holds"]] == ["label-not-asked", "grant-missing"]
 

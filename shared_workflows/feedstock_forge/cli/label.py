@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 import click
 
 from .. import git, meta, plan, report, trigger
-from ..bakery import UNKNOWN, Bakeries, default_folder, is_bakery_id
+from ..bakery import UNKNOWN, Bakeries, is_bakery_id
 from ..findings import Refused, Severity, did_you_mean, text
 from ..git import NOT_A_REPOSITORY, Repository
 from ..github import NOT_FOUND, GitHub
@@ -356,7 +356,8 @@ def _repository_id(client: GitHub, name: str) -> int:
 def _refuse_id(bakery: str) -> None:
     """Raise :class:`Refused` for what no forge could have as a bakery's id, before one is asked."""
     if not is_bakery_id(bakery):
-        fix = did_you_mean(bakery, Bakeries(default_folder()).ids())
+        lower = bakery.lower()
+        fix = f"did you mean `{lower}`?" if is_bakery_id(lower) else "write lower-case a-z, digits, `.` and `-`"
         raise Refused(UNKNOWN.at(None, f"there is no bakery {shown(bakery)}", fix))
 
 

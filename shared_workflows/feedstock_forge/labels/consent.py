@@ -15,6 +15,8 @@ from ..bakery import (
     CLOSED,
     LABEL_CLOSED,
     REQUESTED_TWICE,
+    UNKNOWN,
+    UNKNOWN_LABEL,
     UNKNOWN_TARGET,
     Bakeries,
     Bakery,
@@ -82,6 +84,12 @@ class Decision:
     def findings(self) -> tuple[Finding, ...]:
         """Why it is not allowed, or not for every recipe."""
         return tuple(condition.finding for condition in self.conditions if condition.finding)
+
+    @property
+    def first(self) -> Finding | None:
+        """The finding to act on first: asking is in vain where there is nobody who could say yes."""
+        vain = (UNKNOWN, UNKNOWN_LABEL, CLOSED, LABEL_CLOSED)
+        return next((item for item in self.findings if item.rule in vain), next(iter(self.findings), None))
 
     @property
     def allowed_bakery(self) -> Bakery:

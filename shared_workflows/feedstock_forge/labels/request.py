@@ -343,7 +343,8 @@ def instructions(request: Request, server: str) -> list[str]:
         lines += [
             f"{half.repository}: the branch {half.branch} is ready",
             f"    git -C {half.git.folder} push origin {half.branch}",
-            f"    {server}/{half.repository}/compare/{half.branch}?expand=1",
+            # The feedstock's own form for such a pull request; GitHub passes over a name that it does not know.
+            f"    {server}/{half.repository}/compare/{half.branch}?expand=1&template=label-request.md",
         ]
     if request.forge.changes:
         lines += [

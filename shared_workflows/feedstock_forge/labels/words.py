@@ -27,9 +27,8 @@ def explained(subject: str, decision: Decision, wanted: tuple[str, ...]) -> str:
         lines.append(f"  {'✓' if condition.holds else '✗'} {condition.what}{where}")
         if condition.finding:
             lines.append(f"      {condition.finding.id}: {condition.finding.message}")
-    if decision.findings:
-        first = decision.findings[0]
-        lines += ["", f"fix: {first.fix}", f"who: {first.who}"]
+    if decision.first:
+        lines += ["", f"fix: {decision.first.fix}", f"who: {decision.first.who}"]
     return "\n".join(lines)
 
 
