@@ -39,6 +39,15 @@ def test_the_ledger_names_commits_of_this_history_oldest_first():
         before = release.commit
 
 
+@whole
+def test_the_changelog_of_a_released_version_stays_as_it_was(tmp_path):
+    """A line that a merge puts there belongs under Unreleased."""
+    for release in LEDGER:
+        then = git(ROOT, "show", f"{release.commit}:{forge_release.CHANGELOG}") + "\n"
+        (tmp_path / forge_release.CHANGELOG).write_text(then, encoding="utf-8")
+        assert forge_release.notes(ROOT, release.version) == forge_release.notes(tmp_path, release.version)
+
+
 @pytest.fixture(scope="module")
 def forge(tmp_path_factory):
     """This repository's history without its tags, and the working tree as the commit after it."""
