@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -38,6 +39,8 @@ _BAKERY_ID = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
 # A name of dots alone would be a folder to every path that is built from it.
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/(?!\.{1,2}\Z)[A-Za-z0-9._-]+", re.ASCII)
+
+_CLASS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 def is_bakery_id(name: str) -> bool:
@@ -77,6 +80,21 @@ def _image(value: str) -> str:
     return value
 
 
+def _class_path(value: str) -> str:
+    if not _CLASS.fullmatch(value):
+        raise invalid(f"{shown(value)} is not a class", "write `module.Class`, such as `distributed.LocalCluster`")
+    return value
+
+
+def _address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("tcp", "tls", "ws", "wss", "ucx") or not parts.hostname or parts.username:
+        raise invalid(f"{shown(value)} is not a scheduler's address", "write `tls://scheduler.example.org:8786`")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+ClassPath = Annotated[str, AfterValidator(_class_path)]
 Image = Annotated[Text, AfterValidator(_image)]
 Label = Annotated[str, AfterValidator(_label)]
 Repository = Annotated[str, AfterValidator(_repository)]
@@ -135,6 +153,57 @@ class Target(Model):
     public_url: Url | None = None
 
 
+class Adapt(Model):
+    """How many workers a cluster has, between what it needs and what it may take."""
+
+    minimum: int = Field(ge=0)
+    maximum: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Adapt:
+        if self.minimum > self.maximum:
+            raise invalid(f"the minimum {self.minimum} is above the maximum {self.maximum}", "exchange them")
+        return self
+
+
+class Dask(Model):
+    """A Dask cluster: a class that starts one for each run, or the address of one that runs."""
+
+    cluster: ClassPath | None = Field(
+        default=None, description="A class that starts one for each run.", examples=["distributed.LocalCluster"]
+    )
+    options: dict[str, Any] = Field(default={}, description="The arguments of that class.")
+    adapt: Adapt | None = None
+    requires: list[Text] = Field(default=[], description="What to install for it. [default: the class's library]")
+    address: Address | None = Field(default=None, examples=["tls://scheduler.example.org:8786"])
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Dask:
+        if (self.cluster is None) == (self.address is None):
+            raise invalid("dask needs a `cluster` or an `address`", "name one of them, not both")
+        if self.address and (self.options or self.adapt or self.requires):
+            raise invalid(
+                "a cluster that runs already takes no `options`, `adapt` and `requires`", "remove them, or `address`"
+            )
+        return self
+
+
+class Beam(Model):
+    """An Apache Beam runner, for recipes that are pipelines of Beam's."""
+
+    runner: Text = Field(examples=["FlinkRunner", "DataflowRunner", "SparkRunner"])
+    options: dict[str, str | bool | int | float | list[str]] = Field(
+        default={}, description="Beam's pipeline options, with underscores."
+    )
+
+
+class Engine(Model):
+    """What recipes compute with; threads in one process where nothing is named."""
+
+    dask: Dask | None = None
+    beam: Beam | None = None
+
+
 class Bakery(Model):
     """All of a bakery.yaml."""
 
@@ -143,7 +212,7 @@ class Bakery(Model):
     work_pool: WorkPool
     labels: dict[Label, LabelSpec] = Field(min_length=1)
     targets: dict[str, Target] = Field(min_length=1)
-    engine: dict[str, Any] = Field(default={})
+    engine: Engine = Field(default_factory=Engine)
     closed: bool = Field(default=False, description="A closed bakery runs nothing.")
 
 

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,25 +59,26 @@ def folder() -> Path:
     return Path(cache).expanduser().absolute() / PACKAGE / "environments"
 
 
-def python_for(checkout: Path, say: Callable[[str], None]) -> Path:
+def python_for(checkout: Path, say: Callable[[str], None], beside: Sequence[str] = ()) -> Path:
     """The Python that can run the recipes of a checkout: this one, or that of an environment, built if need be.
 
-    Raises :class:`Refused` if the requirements cannot be installed together, or not now.
+    ``beside`` are requirements of the bakery's, for its engine. Raises :class:`Refused` if the requirements cannot be
+    installed together, or not now.
     """
     path = (checkout / FOLDER / REQUIREMENTS).absolute()
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if are_met(text):
+    if are_met("\n".join((text, *beside))):
         return Path(sys.executable)
     environments = folder()
     environments.mkdir(parents=True, exist_ok=True)
-    place = environments / _key(path, text)
+    place = environments / _key(path, text, beside)
     python = place / "bin" / "python"
     with _locked(_lock_file(place)):
         if not python.exists():
             began = time.monotonic()
             say(f"building an environment for {FOLDER}/{REQUIREMENTS}")
             _prune(environments)
-            count = _build(place, path, say)
+            count = _build(place, path, beside, say)
             say(f"built environment {place.name}: {count} packages in {time.monotonic() - began:.1f} s")
         else:
             say(f"environment {place.name}")
@@ -114,7 +115,7 @@ def _is_met(requirement: Requirement, extra: str = "") -> bool:
     )
 
 
-def _key(path: Path, text: str) -> str:
+def _key(path: Path, text: str, beside: Sequence[str]) -> str:
     """What an environment depends on, as a name: other requirements, another Python, another forge are another one."""
     digest = hashlib.sha256()
     for part in (text, sys.version, platform.platform(), __version__, _LOCAL.search(text) and str(path)):
@@ -123,7 +124,7 @@ def _key(path: Path, text: str) -> str:
     digest.update(lock.read_bytes() if lock.is_file() else b"")
     for name, value in sorted(_environment().items()):
         digest.update(f"{name}={value}\0".encode() if name.startswith("UV_") else b"")
-    for requirement in _own("bake"):
+    for requirement in (*_own("bake"), *beside):
         digest.update(f"{requirement}\0".encode())
     package = Path(__file__).parent
     for file in sorted(package.rglob("*.py")):
@@ -139,12 +140,12 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(place: Path, requirements: Path, say: Callable[[str], None]) -> int:
+def _build(place: Path, requirements: Path, engine: Sequence[str], say: Callable[[str], None]) -> int:
     """Lock and install everything beside ``place``, then move it there; returns the number of packages."""
     with scratch(place.parent, ".building-") as beside:
         building = beside / "environment"
         lock = beside / LOCK
-        locked = _lock(requirements, lock, say)
+        locked = _lock(requirements, engine, lock, say)
         for arguments in (
             ("venv", "--relocatable", "--python", sys.executable, str(building)),
             ("pip", "sync", "--python", str(building), str(lock)),
@@ -160,7 +161,7 @@ def _build(place: Path, requirements: Path, say: Callable[[str], None]) -> int:
     return locked
 
 
-def _lock(requirements: Path, lock: Path, say: Callable[[str], None]) -> int:
+def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[str], None]) -> int:
     """Write exact versions for the requirements and what the forge needs beside them; returns how many.
 
     The versions of this environment are preferred, since they are known to work together. Requirements that exclude
@@ -171,17 +172,18 @@ def _lock(requirements: Path, lock: Path, say: Callable[[str], None]) -> int:
     )
     constraints = ["--constraint", str(pinned)] if (pinned := requirements.with_name(LOCK)).is_file() else []
     prefect = [line for line in _own("flows") if Requirement(line).name == "prefect"]
+    asked = [str(requirements)] if requirements.is_file() else []
     reason = ""
     for beside, left_out in ((_own("bake") + prefect, ""), (_own("bake"), "Prefect"), (_own(), "feedstock_forge.bake")):
         if left_out:
             say(f"{FOLDER}/{REQUIREMENTS} excludes what {left_out} needs, so that is left out: {reason}")
         own = lock.with_suffix(".in")
-        own.write_text("\n".join(beside), encoding="utf-8")
+        own.write_text("\n".join((*beside, *engine)), encoding="utf-8")
         lock.write_text(here, encoding="utf-8")
         # The folder from which pip would be called: paths in the file are relative to it.
         done = _uv(
             "pip", "compile", "--no-header", "--no-annotate", "--python", sys.executable, *constraints,
-            "--output-file", str(lock), str(requirements), str(own), cwd=requirements.parents[1],
+            "--output-file", str(lock), *asked, str(own), cwd=requirements.parents[1],
         )  # fmt: skip
         if done.returncode == 0:
             return sum(line[:1].isalnum() for line in lock.read_text(encoding="utf-8").splitlines())

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from . import catalog, environments, limits, meta, recipe_process
+from . import catalog, engines, environments, limits, meta, recipe_process
 from .bake import Provenance
 from .findings import Refused, text
 from .one_writer import one_writer
@@ -62,8 +62,9 @@ def bake_recipe(
         allowed = limits.from_environment(os.environ)
         if words := limits.words(allowed):
             say(f"the run may take {words}")
-        python = environments.python_for(_REPOSITORY_FOLDER, say)
-        job = Job(str(_REPOSITORY_FOLDER.resolve()), recipe, target, mode, prune, origin)
+        engine = engines.from_environment(os.environ)
+        python = environments.python_for(_REPOSITORY_FOLDER, say, engines.requirements(engine))
+        job = Job(str(_REPOSITORY_FOLDER.resolve()), recipe, target, mode, prune, origin, engine)
         with one_writer(target):
             recipe_process.run(python, job, say, allowed, os.environ.get(limits.LABEL_VARIABLE, ""))
             missing = catalog.record(file.meta, origin, target) if origin.is_release and not prune else None

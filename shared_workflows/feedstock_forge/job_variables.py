@@ -2,7 +2,8 @@
 
 Each type of work pool has its own names and units for them; these are the defaults of Prefect's own worker types, as
 a server lists them under ``/collections/views/aggregate-worker-metadata``. A pool of another type gets the
-environment, where :mod:`feedstock_forge.limits` finds what the run may take; it is held to that in any case.
+environment, where :mod:`feedstock_forge.limits` and :mod:`feedstock_forge.engines` find what the run may take and what
+it computes with.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .bakery import Bakery, Limits
+from .engines import ENGINE_VARIABLE
 from .limits import LABEL_VARIABLE, LIMITS_VARIABLE
 
 _STARTING = 600
@@ -68,6 +70,8 @@ def job_variables(bakery: Bakery, label: str, limits: Limits, feedstock: str, ve
     environment = {LABEL_VARIABLE: label}
     if known := limits.model_dump(mode="json", exclude_none=True):
         environment[LIMITS_VARIABLE] = json.dumps(known)
+    if pool_engine := bakery.engine.model_dump(mode="json", exclude_none=True):
+        environment[ENGINE_VARIABLE] = json.dumps(pool_engine)
     image = {"image": _image(pool.image, feedstock, version)} if pool.image else {}
     size = _SIZES[pool.type](limits) if pool.type in _SIZES else {}
     return {**image, **size, "env": environment}

@@ -24,11 +24,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import psutil
-
-from . import findings, limits, meta, recipes
+from . import engines, findings, limits, meta, recipes
 from .bake import Provenance, provenance
-from .bakery import Limits
+from .bakery import Engine, Limits
 from .findings import Finding, Refused, rule
 from .limits import Room, Use
 
@@ -57,6 +55,7 @@ class Job:
     mode: Literal["complete", "update"]
     prune: bool
     provenance: Provenance
+    engine: Engine = field(default_factory=Engine)
     processors: list[int] = field(default_factory=list)
     """Those of the machine that it may use; all if there are none."""
 
@@ -85,7 +84,7 @@ def run(
         process = subprocess.Popen(
             # -P: a file at the checkout's root may not stand in for a package of the same name, ours for one.
             [python, "-P", "-u", "-c", _CHILD, str(reply)],
-            env=_environment(os.environ, Path(scratch)) | limits.threads(allowed),
+            env=_environment(os.environ, Path(scratch)) | limits.threads(allowed) | engines.beam(job.engine),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,8 +96,9 @@ def run(
         listener.start()
         try:
             with contextlib.suppress(BrokenPipeError):
-                told = replace(job, processors=limits.processors(allowed))
-                process.stdin.write(json.dumps(asdict(told)).encode() + b"\n")
+                told = asdict(replace(job, processors=limits.processors(allowed)))
+                told["engine"] = job.engine.model_dump(mode="json")
+                process.stdin.write(json.dumps(told).encode() + b"\n")
                 process.stdin.flush()
             kept = replace(room, folders=(*room.folders, Path(scratch))) if room else None
             met = limits.watch(process, allowed, label, use, kept)
@@ -126,6 +126,8 @@ def _adopt() -> set[int]:
 
     So does Linux with prctl(2); elsewhere a recipe's daemon outlives it. Returns the processes that are there already.
     """
+    import psutil  # the worker's; the recipe's own environment, which imports this module too, need not have it
+
     if sys.platform == "linux":
         set_child_subreaper = 36
         ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
@@ -134,6 +136,8 @@ def _adopt() -> set[int]:
 
 def _end_orphans(others: set[int]) -> None:
     """End what left the recipe's group, a daemon for one, as long as there is any: some may be starting more."""
+    import psutil
+
     for _ in range(_ROUNDS):
         left = [child for child in psutil.Process().children(recursive=True) if child.pid not in others]
         if not left:
@@ -212,7 +216,8 @@ _CHILD = f"import sys; from {__name__} import _child; _child(*sys.argv[1:])"
 def _child(reply: str) -> None:
     """What the recipe's process does."""
     told = json.loads(sys.stdin.readline())
-    job = Job(**{**told, "provenance": Provenance(**told["provenance"])})
+    typed = {"provenance": Provenance(**told["provenance"]), "engine": Engine.model_validate(told["engine"])}
+    job = Job(**{**told, **typed})
     _hold_the_leash()
     if job.processors:
         os.sched_setaffinity(0, job.processors)
@@ -239,9 +244,23 @@ def _run(job: Job) -> None:
     _, bake, _ = recipes.recipe(folder, file, job.recipe)
     token = provenance.set(job.provenance)
     try:
-        recipes.run(folder, bake, job.recipe, target=job.target, mode=job.mode, prune=job.prune)
+        with engines.running(job.engine, print):
+            if job.engine.dask:
+                _send_by_value(folder / meta.FOLDER)
+            recipes.run(folder, bake, job.recipe, target=job.target, mode=job.mode, prune=job.prune)
     finally:
         provenance.reset(token)
+
+
+def _send_by_value(folder: Path) -> None:
+    """Have functions of the feedstock's modules sent to workers whole: they have no checkout to import them from."""
+    import cloudpickle
+
+    root = folder.resolve()
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).resolve().is_relative_to(root):
+            cloudpickle.register_pickle_by_value(module)
 
 
 def _said(finding: Finding) -> dict[str, Any]:

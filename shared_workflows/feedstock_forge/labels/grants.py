@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from .. import engines
 from ..bakery import BAD_ID, MISNAMED, UNKNOWN_LABEL, Bakeries, BakeryFile, GrantFile, is_bakery_id
 from ..findings import Finding, Place, Refused, Severity, Who, did_you_mean, rule
 from ..quantities import format_memory
@@ -132,7 +133,7 @@ def check_bakery(bakeries: Bakeries, bakery_id: str) -> list[Finding]:
         bakery = bakeries.read(bakery_id)
     except Refused as refused:
         return [*findings, *refused.findings, *_alone(bakeries, bakery_id)]
-    return [*findings, *check_grants(bakeries, bakery)]
+    return [*findings, *engines.check(bakery), *check_grants(bakeries, bakery)]
 
 
 def _alone(bakeries: Bakeries, bakery_id: str) -> list[Finding]:

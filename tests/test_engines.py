@@ -1,0 +1,164 @@
+"""Engines: an operator names what to compute with, and a recipe written for a laptop computes with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from feedstock_forge import engines, recipe_process
+from feedstock_forge.bake import Provenance
+from feedstock_forge.bakery import Bakeries, Engine, Limits
+from feedstock_forge.findings import Refused, text
+from feedstock_forge.job_variables import job_variables
+from feedstock_forge.labels import grants
+from feedstock_forge.recipe_process import Job
+from support.feedstocks import Feedstock
+from test_limits import bakery
+
+TWO_WORKERS = Engine.model_validate(
+    {
+        "dask": {
+            "cluster": "distributed.LocalCluster",
+            "options": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None},
+        }
+    }
+)
+
+
+def described(tmp_path: Path, engine: Any) -> Path:
+    """A bakery database with one bakery, which has this engine."""
+    folder = tmp_path / "bakeries/ldeo.aws"
+    folder.mkdir(parents=True)
+    whole = {
+        "description": "Kubernetes at LDEO",
+        "operators": [{"github": "ada"}],
+        "work_pool": {"name": "ldeo", "type": "kubernetes"},
+        "labels": {"dev": {"grants": "open"}},
+        "targets": {"default": {"url": "s3://bucket"}},
+        "engine": engine,
+    }
+    (folder / "bakery.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
+    return folder.parent
+
+
+def kube(**options: Any) -> Any:
+    adapt = {"minimum": 1, "maximum": 50}
+    return {"dask": {"cluster": "dask_kubernetes.operator.KubeCluster", "options": options, "adapt": adapt}}
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        (kube(image="ghcr.io/dask/dask", namespace="dask"), ""),
+        (kube(imgae="ghcr.io/dask/dask"), "[engine-option-unknown] dask_kubernetes.operator.KubeCluster"),
+        (kube(imgae="ghcr.io/dask/dask"), "did you mean `image`?"),
+        (
+            {"dask": {"cluster": "dask_cloudprovider.aws.FargateCluster", "options": {"worker_memory": 4}}},
+            "`worker_mem`",
+        ),
+        ({"dask": {"cluster": "distributed.SSHCluster", "options": {"host": ["a", "b"]}}}, "did you mean `hosts`?"),
+        ({"dask": {"cluster": "dask_kubernetes.KubeCluster"}}, "mean `dask_kubernetes.operator.KubeCluster`?"),
+        ({"dask": {"cluster": "our_lab.Cluster"}}, "hint[engine-unchecked]"),
+        ({"dask": {"address": "tls://scheduler.example.org:8786"}}, ""),
+        ({"dask": {"address": "scheduler:8786"}}, "is not a scheduler's address"),
+        ({"dask": {"address": "tcp://a:1", "cluster": "a.B"}}, "name one of them, not both"),
+        ({"dask": {"address": "tcp://a:1", "adapt": {"minimum": 1, "maximum": 2}}}, "takes no `options`, `adapt`"),
+        ({"dask": {"cluster": "a.B", "adapt": {"minimum": 3, "maximum": 2}}}, "the minimum 3 is above"),
+        ({"dask": {"cluster": "os.system('id')"}}, "is not a class"),
+        ({"dsk": {}}, "did you mean `dask`?"),
+        ({"beam": {"runner": "FlinkRunner", "options": {"flink_version": "1.19", "parallelism": 4}}}, ""),
+        ({"beam": {"options": {}}}, "`engine.beam.runner` is missing"),
+    ],
+)
+def test_a_bakerys_engine_is_checked_without_its_library(tmp_path: Path, engine: Any, said: str) -> None:
+    found = grants.check(Bakeries.at(described(tmp_path, engine)))
+    assert said in "\n".join(map(text, found))
+    assert bool(said) == bool(found)
+
+
+@pytest.mark.parametrize("cluster", ["distributed.LocalCluster", "distributed.SSHCluster"])
+def test_the_options_are_those_that_the_library_declares(cluster: str) -> None:
+    assert engines.known_clusters()[cluster] == engines.options_of(cluster)
+
+
+@pytest.mark.slow
+def test_the_options_of_clouds_are_those_that_their_libraries_declare() -> None:
+    from uv import find_uv_bin
+
+    clouds = [name for name in engines.known_clusters() if not name.startswith("distributed.")]
+    code = (
+        "from feedstock_forge import engines; import sys; "
+        "wrong = [name for name in sys.argv[1:] if engines.options_of(name) != engines.known_clusters()[name]]; "
+        "sys.exit(f'run python -m feedstock_forge.engines {wrong}' if wrong else 0)"
+    )
+    libraries = ["dask-kubernetes", "dask-cloudprovider[aws,gcp,azure]"]
+    package = Path(engines.__file__).parents[2]
+    command = [find_uv_bin(), "run", "--isolated", "--no-project", "--with", str(package)]
+    for library in libraries:
+        command += ["--with", library]
+    subprocess.run([*command, "python", "-c", code, *clouds], check=True)
+
+
+def test_what_the_engine_needs_is_installed_beside_the_recipes_requirements() -> None:
+    assert engines.requirements(Engine()) == []
+    assert engines.requirements(TWO_WORKERS) == []
+    assert engines.requirements(Engine.model_validate(kube())) == ["dask-kubernetes"]
+    pinned = {"dask": {"cluster": "dask_jobqueue.SLURMCluster", "requires": ["dask-jobqueue==0.9.0"]}}
+    assert engines.requirements(Engine.model_validate(pinned)) == ["dask-jobqueue==0.9.0"]
+
+
+def test_the_engine_travels_with_the_deployment() -> None:
+    flink = Engine.model_validate({"beam": {"runner": "FlinkRunner", "options": {"parallelism": 4}}})
+    described = bakery({"name": "pool", "type": "process"}).model_copy(update={"engine": flink})
+    environment = job_variables(described, "ldeo.dev", Limits(), "sst", "v1")["env"]
+    assert engines.from_environment(environment) == flink
+    assert engines.beam(flink) == {"FEEDSTOCK_BEAM": '{"runner": "FlinkRunner", "options": {"parallelism": 4}}'}
+    assert engines.from_environment({}) == Engine()
+
+
+def run(feedstock: Feedstock, recipe: str, engine: Engine, target: Path) -> list[str]:
+    feedstock.write("feedstock/recipe.py", recipe)
+    origin = Provenance("sst", "sst", version="v1.0.0", commit="c" * 40)
+    job = Job(str(feedstock.folder), "sst", str(target), "complete", False, origin, engine)
+    lines: list[str] = []
+    recipe_process.run(Path(sys.executable), job, lines.append)
+    return lines
+
+
+def test_an_xarray_recipe_computes_in_the_processes_of_a_cluster(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    import os
+    from pathlib import Path
+    import numpy as np
+    import xarray as xr
+
+    def who(block):
+        return np.full(block.shape, os.getpid())
+
+    def sst(target, mode="complete", prune=False):
+        data = xr.DataArray(np.zeros(8), dims="x").chunk(x=1)
+        pids = set(xr.apply_ufunc(who, data, dask="parallelized", output_dtypes=[int]).values)
+        Path(target).write_text(" ".join(str(pid) for pid in pids - {os.getpid()}))
+    """
+    lines = run(feedstock, recipe, TWO_WORKERS, tmp_path / "pids")
+    assert "Dask: 2 workers, 2 threads" in lines
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids), "the cluster ends with the recipe"
+
+
+def test_an_engine_that_does_not_start_is_its_operators_business(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = "def sst(target, mode='complete', prune=False): ...\n"
+    for engine in (
+        {"dask": {"cluster": "no_such_library.Cluster"}},
+        {"dask": {"cluster": "distributed.LocalCluster", "options": {"n_workers": 1, "nonsense": 1}}},
+    ):
+        with pytest.raises(Refused) as caught:
+            run(feedstock, recipe, Engine.model_validate(engine), tmp_path)
+        assert [finding.id for finding in caught.value.findings] == ["engine-unavailable"]
