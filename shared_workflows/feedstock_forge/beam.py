@@ -23,15 +23,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .bake import PRUNED_INPUTS, Provenance, places, provenance, record
+from .engines import BEAM_VARIABLE
 from .findings import Refused, Who, rule
 
 NO_STORE = rule("beam-no-store", "The run says where the dataset goes, and a pipeline has one place to be told.")
 NO_INPUTS = rule("beam-no-inputs", "A trial run needs to know which inputs are the first.")
 RUNNER = rule("beam-runner", "A pipeline runs where the bakery's engine says.", who=Who.OPERATOR)
 PUBLISHED = rule("beam-target-published", "On object storage nothing replaces a folder at once.", who=Who.MAINTAINER)
-
-ENGINE_VARIABLE = "FEEDSTOCK_BEAM"
-"""Set by the bakery where a recipe runs: JSON such as ``{"runner": "FlinkRunner", "options": {"parallelism": 4}}``."""
 
 # What marks a folder as a Zarr store, of version 2 or 3.
 _MARKS = (".zgroup", "zarr.json")
@@ -141,7 +139,7 @@ def _run(pipeline: Any, target: str) -> None:
     import apache_beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    engine = json.loads(os.environ.get(ENGINE_VARIABLE) or "{}")
+    engine = json.loads(os.environ.get(BEAM_VARIABLE) or "{}")
     name, options = engine.get("runner") or "DirectRunner", engine.get("options") or {}
     try:
         whole = apache_beam.Pipeline(runner=_runner(name), options=PipelineOptions.from_dictionary(options))
