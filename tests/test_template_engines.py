@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 QUESTIONS = {
     name: question
     for name, question in yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8")).items()
-    if not name.startswith("_") and question.get("when") is not False
+    # cookiecutter makes feedstocks only.
+    if not name.startswith("_") and question.get("when") is not False and name != "generates"
 }
 COOKIECUTTER = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 

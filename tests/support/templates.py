@@ -26,7 +26,7 @@ ANSWERS = {
 }
 
 
-PARTS = ("copier.yml", "cookiecutter.json", "template", "templates", "hooks")
+PARTS = ("copier.yml", "cookiecutter.json", "template", "templates", "staged", "hooks")
 """What the template is made of, beside cookiecutter's link to it."""
 
 
