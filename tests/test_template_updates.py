@@ -21,7 +21,7 @@ REGISTER = ".github/workflows/register.yml"
 def forge(tmp_path_factory):
     """A release, and a newer one that changes a workflow and the README, renames a file and adds a question."""
     folder = templates.release(tmp_path_factory.mktemp("forge") / "forge")
-    edit(folder / "template/.github/workflows/check.yml", "  merge_group:\n", "  merge_group:\n  workflow_dispatch:\n")
+    edit(folder / "template/.github/workflows/check.yml", "  merge_group:\n", "  merge_group:\n  watch:\n")
     edit(folder / "template/README.md", "## Release it", "## Publish it")
     git(folder, "mv", "template/.github/ISSUE_TEMPLATE/problem.yml", "template/.github/ISSUE_TEMPLATE/wrong.yml")
     with (folder / "copier.yml").open("a", encoding="utf-8") as questions:
@@ -104,7 +104,7 @@ def test_what_both_changed_stays_the_persons_and_is_named(forge, feedstock):
     readme = (feedstock / "README.md").read_text(encoding="utf-8")
     assert "## How we release" in readme
     assert "<<<<<<< " not in readme
-    assert "workflow_dispatch" in (feedstock / ".github/workflows/check.yml").read_text(encoding="utf-8")
+    assert "  watch:" in (feedstock / ".github/workflows/check.yml").read_text(encoding="utf-8")
     assert "left as they are here:\n- README.md" in git(feedstock, "log", "-1", "--format=%B")
     assert lint.lint([feedstock], lint.Options()).findings == []
 

@@ -157,7 +157,7 @@ MATRIX: list[tuple[str, str, dict[str, Any], list[str], set[str]]] = [
     ("a pull request from a fork", "pull_request_target", example("pull_request", "opened"), RECIPE, {STATE}),
     ("a pull request is reviewed", "pull_request_review", example("pull_request_review", "submitted"), [], {REVIEW}),
     ("a merge queue asks", "merge_group", example("merge_group", "checks_requested"), [], {CHECK}),
-    ("a person asks", "workflow_dispatch", example("workflow_dispatch"), [], {REGISTER, REQUEST}),
+    ("a person asks", "workflow_dispatch", example("workflow_dispatch"), [], {CHECK, REGISTER, REQUEST}),
     ("a comment is made", "issue_comment", example("issue_comment", "created"), [], set()),
     ("an issue is opened", "issues", example("issues", "opened"), [], set()),
     (

@@ -25,3 +25,14 @@ def generate(forge: Forge, name: str, *, repository_id: int = 4242, **answers: s
     git(feedstock.folder, "init", "--quiet")
     feedstock.commit("Begin")
     return feedstock
+
+
+def generate_staged(forge: Forge, owner: str = "pangeo-forge") -> Feedstock:
+    """The committed repository of staged recipes of an organisation, which takes pushes of its default branch."""
+    staged = Feedstock(forge.server, f"{owner}/staged-recipes", 77)
+    data = {"generates": "staged-recipes", "maintainers": "Rita Levi @rita; Ada Lovelace @ada", "forge": FORGE}
+    copier.run_copy(str(forge.folder), staged.folder, data=data, defaults=True, quiet=True, vcs_ref="HEAD")
+    git(staged.folder, "init", "--quiet")
+    git(staged.folder, "config", "receive.denyCurrentBranch", "ignore")
+    staged.commit("Begin")
+    return staged

@@ -15,6 +15,7 @@ from .. import datasets, meta, recipes
 from ..findings import text
 from ..meta import Meta, Store
 from ..plan import SECRETS
+from ..staged.folders import as_feedstock
 from .options import folder_option
 
 
@@ -40,7 +41,8 @@ def command(
 ) -> None:
     """Run a recipe here, with no server at hand.
 
-    RECIPE is its id in meta.yaml; a feedstock with one recipe needs no name. Try it on a few inputs first:
+    RECIPE is its id in meta.yaml; a feedstock with one recipe needs no name. A folder of staged recipes will do, too
+    (-C recipes/NAME). Try it on a few inputs first:
 
         feedstock run --prune
     """
@@ -51,6 +53,7 @@ def command(
     for noisy in ("httpx", "botocore", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     _alone(os.environ)
+    folder = click.get_current_context().with_resource(as_feedstock(folder))
     file = meta.read(folder)
     for hint in file.hints:
         click.echo(text(hint), err=True)

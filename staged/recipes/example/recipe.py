@@ -6,6 +6,7 @@ Edit the choices; `feedstock run -C recipes/example --prune` tries them on the f
 import datetime
 
 import xarray as xr
+
 from feedstock_forge.bake import bake
 
 FIRST, LAST = datetime.date(1981, 9, 1), datetime.date(1981, 12, 31)
