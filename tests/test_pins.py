@@ -12,7 +12,7 @@ TABLE = dict(
 )
 FILES = [
     path
-    for folder in (".github", "shared_workflows", "template/.github")
+    for folder in (".github", "shared_workflows", "template/.github", "staged/.github")
     for path in sorted((ROOT / folder).rglob("*.yml"))
     if USES.search(path.read_text(encoding="utf-8"))
 ]

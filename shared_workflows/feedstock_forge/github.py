@@ -358,6 +358,48 @@ class GitHub:
         except Refused:
             return None
 
+    def create_repository(self, name: str, *, description: str, private: bool) -> dict[str, Any]:
+        """Create an empty repository, of an organisation or of the token's own owner."""
+        owner, repository = name.split("/")
+        path = "/user/repos" if (self.user(owner) or {}).get("type") == "User" else f"/orgs/{owner}/repos"
+        body = {"name": repository, "description": description, "private": private, "has_wiki": False}
+        return dict(self.request("POST", path, body | {"has_projects": False, "delete_branch_on_merge": True}))
+
+    def topics(self, repository: str) -> list[str]:
+        """The topics of a repository."""
+        return list(self.request("GET", f"/repos/{repository}/topics")["names"])
+
+    def set_topics(self, repository: str, names: Sequence[str]) -> None:
+        """Replace the topics of a repository."""
+        self.request("PUT", f"/repos/{repository}/topics", {"names": list(names)})
+
+    def rulesets(self, repository: str) -> list[dict[str, Any]]:
+        """The rulesets of a repository, its organisation's aside."""
+        return list(self.pages(f"/repos/{repository}/rulesets", {"includes_parents": "false"}))
+
+    def create_ruleset(self, repository: str, ruleset: Mapping[str, Any]) -> None:
+        """Create a ruleset."""
+        self.request("POST", f"/repos/{repository}/rulesets", ruleset)
+
+    def invite(self, repository: str, login: str, permission: str) -> None:
+        """Give a person a permission in a repository; who is not in the organisation gets an invitation."""
+        path = f"/repos/{repository}/collaborators/{quote(login, safe='')}"
+        self.request("PUT", path, {"permission": permission})
+
+    def pulls_of(self, repository: str, commit: str) -> list[dict[str, Any]]:
+        """The pull requests that a commit came with."""
+        return list(self.pages(f"/repos/{repository}/commits/{commit}/pulls"))
+
+    def has_run(self, repository: str, workflow: str) -> bool:
+        """Whether a workflow, by its file's name, was ever started."""
+        path = f"/repos/{repository}/actions/workflows/{workflow}/runs"
+        found = self.request("GET", path, params={"per_page": 1}, missing_ok=True)
+        return bool(found and found["total_count"])
+
+    def start(self, repository: str, workflow: str, ref: str) -> None:
+        """Start a workflow that has a ``workflow_dispatch``."""
+        self.request("POST", f"/repos/{repository}/actions/workflows/{workflow}/dispatches", {"ref": ref})
+
     def status(self, repository: str, commit: str, *, context: str, state: str, description: str, url: str) -> None:
         """Set a commit's status: ``pending``, ``success``, ``failure`` or ``error``."""
         body = {"state": state, "context": context, "description": description[:140]}

@@ -56,6 +56,14 @@ class GitHub:
     """The releases by repository and tag."""
     requests: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    topics: dict[str, list[str]] = field(default_factory=dict)
+    rulesets: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    invited: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The permission that a login was invited to a repository with."""
+    started: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """The workflows of a repository that were started by hand."""
+    former: dict[str, str] = field(default_factory=dict)
+    """What a repository is called now, by a name that it had."""
     faults: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
     """Answers to give instead: a pattern of ``METHOD /path``, a status and headers; each is used once."""
     checks: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
@@ -156,6 +164,7 @@ class GitHub:
         return {
             "number": number,
             "state": pull["state"],
+            "merged_at": pull.get("merged_at"),
             "title": pull["title"],
             "body": pull["body"],
             "user": self._user(pull["author"]),
@@ -171,6 +180,25 @@ class GitHub:
             },
             "base": {"ref": "main", "sha": base, "repo": self._repository(name, None)},
         }
+
+    def _create_repository(self, name: str, login: str, body: dict[str, Any]) -> dict[str, Any]:
+        if name in self.repositories:
+            raise Missing(422, "name already exists on this account")
+        self.add(name, 10**6 + len(self.repositories))
+        git(self.folder / name, "symbolic-ref", "HEAD", "refs/heads/main")
+        self.private |= {name} if body.get("private") else set()
+        self.roles[name, login] = "admin"
+        return {**self._repository(name, login), "description": body.get("description")}
+
+    def merge(self, repository: str, number: int) -> None:
+        """Merge a pull request of the same repository into its default branch, with a merge commit."""
+        pull, folder = self.pulls[repository][number - 1], self.folder / repository
+        tree = git(folder, "merge-tree", "--write-tree", "main", pull["branch"])
+        message = f"Merge pull request #{number} from {pull['author']}/{pull['branch']}"
+        parents = ["-p", "main", "-p", pull["branch"]]
+        pull["commits"] = git(folder, "rev-list", f"main..{pull['branch']}").split()
+        git(folder, "update-ref", "refs/heads/main", git(folder, "commit-tree", tree, *parents, "-m", message))
+        pull |= {"state": "closed", "merged_at": "2026-11-25T12:00:00Z"}
 
     def _create_pull(self, name: str, login: str, body: dict[str, Any]) -> dict[str, Any]:
         owner, branch = body["head"].split(":")
@@ -204,6 +232,8 @@ class GitHub:
         """What GitHub would answer, as far as it matters here. Raises :class:`Missing` for another status."""
         if method != "GET" and login is None:
             raise Missing(401, "Requires authentication")
+        if "owner" in at and f"{at['owner']}/{at['repo']}" in self.former:
+            at["owner"], at["repo"] = self.former[f"{at['owner']}/{at['repo']}"].split("/")
         name = self._named(at["owner"], at["repo"]) if "owner" in at else ""
         if name and not self._sees(name, login):
             raise Missing
@@ -245,6 +275,31 @@ class GitHub:
                     raise Missing(422, "Validation Failed")
                 self.releases[name, body["tag_name"]] = {"id": len(self.releases) + 1, **body}
                 return self._release(name, body["tag_name"])
+            case "POST /orgs/{org}/repos":
+                return self._create_repository(f"{at['org']}/{body['name']}", str(login), body)
+            case "GET /topics":
+                return {"names": self.topics.get(name, [])}
+            case "PUT /topics":
+                self.topics[name] = body["names"]
+                return {"names": body["names"]}
+            case "GET /rulesets":
+                return [{"id": n, "name": row["name"]} for n, row in enumerate(self.rulesets[name], 1)]
+            case "POST /rulesets":
+                self.rulesets[name].append(body)
+                return {"id": len(self.rulesets[name]), "name": body["name"], "enforcement": body["enforcement"]}
+            case "PUT /collaborators/{username}":
+                if at["username"] not in self.users:
+                    raise Missing
+                self.invited[name, at["username"]] = body["permission"]
+                return {"permissions": "write"}
+            case "GET /commits/{commit_sha}/pulls":
+                pulls = [pull for pull in self.pulls[name] if at["commit_sha"] in pull.get("commits", [])]
+                return [self._shown(name, pull) for pull in pulls]
+            case "GET /actions/workflows/{workflow_id}/runs":
+                return {"total_count": self.started[name].count(at["workflow_id"]), "workflow_runs": []}
+            case "POST /actions/workflows/{workflow_id}/dispatches":
+                self.started[name].append(at["workflow_id"])
+                return {}
             case "GET /user":
                 if login is None:
                     raise Missing(401, "Requires authentication")
@@ -254,6 +309,8 @@ class GitHub:
                     raise Missing
                 return self._user(at["username"])
             case "GET /collaborators/{username}/permission":
+                if at["username"] not in self.users:
+                    raise Missing
                 role = self.roles.get((name, at["username"]), "read")
                 simple = {"maintain": "write", "triage": "read"}.get(role, role)
                 return {"permission": simple, "role_name": role, "user": self._user(at["username"])}

@@ -19,8 +19,8 @@ INPUTS = [f"{FOLDER}/{day:%Y%m}/oisst-avhrr-v02r01.{day:%Y%m%d}.nc" for day in D
 # The dimension along which the files follow each other.
 CONCAT_DIM = "time"
 
-# How many steps of a dimension go into one chunk. Dimensions that are not named here are not split.
-CHUNKS = {"time": 30}
+# How large a chunk is, before compression.
+CHUNK_SIZE = "16 MiB"
 
 
 def tidy(ds: xr.Dataset) -> xr.Dataset:
@@ -30,4 +30,4 @@ def tidy(ds: xr.Dataset) -> xr.Dataset:
 
 def example(target: str, mode: str = "complete", prune: bool = False) -> None:
     """Bake the inputs into the dataset at `target`: all of them, those that are new, or only the first few."""
-    bake(INPUTS, target, mode=mode, prune=prune, concat_dim=CONCAT_DIM, chunks=CHUNKS, preprocess=tidy)
+    bake(INPUTS, target, mode=mode, prune=prune, concat_dim=CONCAT_DIM, chunk_size=CHUNK_SIZE, preprocess=tidy)
