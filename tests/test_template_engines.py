@@ -49,17 +49,15 @@ def accepts(name, **answers):
     return not jinja2.Template(QUESTIONS[name].get("validator", "")).render(answers).strip()
 
 
+PAIRS = [
+    {"kind": kind, "store": store}
+    for kind, store in itertools.product(*(QUESTIONS[name]["choices"].values() for name in ("kind", "store")))
+]
 # Every kind with every store that it can write, each with one of the hard answers.
 MATRIX = [
-    {"kind": kind, "store": store, **hard}
-    for (kind, store), hard in zip(
-        (
-            (kind, store)
-            for kind, store in itertools.product(*(QUESTIONS[name]["choices"].values() for name in ("kind", "store")))
-            if accepts("store", kind=kind, store=store) and accepts("kind", kind=kind, store=store)
-        ),
-        itertools.cycle([{}, *HARD]),
-        strict=False,
+    pair | hard
+    for pair, hard in zip(
+        (pair for pair in PAIRS if accepts("store", **pair)), itertools.cycle([{}, *HARD]), strict=False
     )
 ]
 
@@ -203,13 +201,21 @@ WRONG = {
 }
 
 
+# The answers to a question that is not always asked, or that fits some others only.
+ALONG = {"license_url": {"license": "proprietary"}}
+REFUSED = [(name, ALONG.get(name, {}) | {name: value}) for name, values in WRONG.items() for value in values]
+REFUSED += [("store", pair) for pair in PAIRS if not accepts("store", **pair)]
+
+
 def test_every_question_that_can_refuse_is_asked_for_something_wrong():
-    assert {name for name, question in QUESTIONS.items() if "validator" in question} - {"kind", "store"} == set(WRONG)
+    assert {name for name, question in QUESTIONS.items() if "validator" in question} == {name for name, _ in REFUSED}
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_cookiecutter_refuses_what_copier_refuses_with_the_same_words(forge, tmp_path, cookies, capfd, name, value):
-    answers = templates.ANSWERS | ({"license": "proprietary"} if name == "license_url" else {}) | {name: value}
+@pytest.mark.parametrize(
+    ("name", "wrong"), REFUSED, ids=[f"{name}-{'-'.join(wrong.values())!a}" for name, wrong in REFUSED]
+)
+def test_cookiecutter_refuses_what_copier_refuses_with_the_same_words(forge, tmp_path, cookies, capfd, name, wrong):
+    answers = templates.ANSWERS | wrong
     with pytest.raises(ValueError, match=rf"Validation error for question '{name}': ") as refused:
         copier.run_copy(str(forge), tmp_path / "copier", data=answers, defaults=True, quiet=True)
     words = str(refused.value).partition("': ")[2].strip()
