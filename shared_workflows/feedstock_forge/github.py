@@ -409,6 +409,33 @@ class GitHub:
         """Every status that a commit was given, newest first."""
         return list(self.pages(f"/repos/{repository}/commits/{quote(commit, safe='')}/statuses"))
 
+    def deployments(self, repository: str, *, task: str, commit: str | None = None) -> Iterator[dict[str, Any]]:
+        """The deployments of a repository for a task, newest first; of one commit, if it is named."""
+        return self.pages(f"/repos/{repository}/deployments", {"task": task} | ({"sha": commit} if commit else {}))
+
+    def create_deployment(self, repository: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a deployment."""
+        return dict(self.request("POST", f"/repos/{repository}/deployments", body))
+
+    def deployment_status(self, repository: str, deployment: int) -> dict[str, Any] | None:
+        """The status that a deployment has now."""
+        rows = self.pages(f"/repos/{repository}/deployments/{deployment}/statuses")
+        return max(rows, key=lambda row: int(row["id"]), default=None)
+
+    def set_deployment_status(self, repository: str, deployment: int, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a deployment a status."""
+        return dict(self.request("POST", f"/repos/{repository}/deployments/{deployment}/statuses", body))
+
+    def release(self, repository: str, tag: str) -> dict[str, Any] | None:
+        """The published release of a tag; ``None`` if there is none any more."""
+        path = f"/repos/{repository}/releases/tags/{quote(tag, safe='')}"
+        found: dict[str, Any] | None = self.request("GET", path, missing_ok=True)
+        return found
+
+    def update_release(self, repository: str, release: int, *, body: str) -> None:
+        """Replace the text of a release."""
+        self.request("PATCH", f"/repos/{repository}/releases/{release}", {"body": body})
+
 
 def _verdict(conclusion: str | None) -> str:
     """A check run's conclusion or a status's state in one of three words."""

@@ -8,6 +8,7 @@ API: https://docs.prefect.io/v3/api-ref/rest-api
 from __future__ import annotations
 
 import base64
+import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -119,6 +120,10 @@ class Prefect:
             )
         return self.url.removesuffix("/api")
 
+    def page(self, run: str) -> str:
+        """Where people look at a run."""
+        return f"{self.ui}/runs/flow-run/{run}"
+
     def request(
         self, method: str, path: str, body: Any = None, *, missing_ok: bool = False, taken_ok: bool = False
     ) -> Any:
@@ -213,6 +218,10 @@ class Prefect:
         names = {row["id"]: row["name"] for row in self.pages("/flows/filter", {})} if rows else {}
         return [{**row, "flow_name": names.get(row["flow_id"], "?")} for row in rows]
 
+    def deployments_of_pool(self, pool: str) -> Iterator[dict[str, Any]]:
+        """The deployments of a work pool."""
+        return self.pages("/deployments/filter", {"work_pools": {"name": {"any_": [pool]}}})
+
     def pause_deployment(self, deployment: str) -> None:
         """Pause a deployment: its schedules stop, and runs that they planned are removed."""
         self.request("POST", f"/deployments/{deployment}/pause_deployment")
@@ -236,6 +245,24 @@ class Prefect:
         """The flow runs of these ids."""
         for start in range(0, len(ids), PAGE):
             yield from self.pages("/flow_runs/filter", {"flow_runs": {"id": {"any_": list(ids[start : start + PAGE])}}})
+
+    def runs_tagged(self, tags: Sequence[str], *, since: datetime.datetime | None = None) -> Iterator[dict[str, Any]]:
+        """The flow runs that carry all of these tags; those expected to start after a moment, if one is given."""
+        wanted: dict[str, Any] = {"tags": {"all_": list(tags)}}
+        if since:
+            wanted["expected_start_time"] = {"after_": since.isoformat()}
+        return self.pages("/flow_runs/filter", {"flow_runs": wanted})
+
+    def failed_task(self, run: str) -> str:
+        """The name of the task that failed last in a run; empty if none did."""
+        body = {
+            "flow_runs": {"id": {"any_": [run]}},
+            "task_runs": {"state": {"type": {"any_": ["FAILED", "CRASHED"]}}},
+            "sort": "END_TIME_DESC",
+            "limit": 1,
+        }
+        rows = self.request("POST", "/task_runs/filter", body)
+        return str(rows[0]["name"]) if rows else ""
 
     def last_logs(self, run: str, count: int = 8) -> list[str]:
         """The last lines that a run logged, oldest first."""
@@ -261,6 +288,62 @@ class Prefect:
         """Create a queue in a pool; one that exists stays as it is."""
         if name not in self.work_queues(pool):
             self.request("POST", f"/work_pools/{pool}/queues", {"name": name}, taken_ok=True)
+
+    def block_type(self, slug: str) -> dict[str, Any] | None:
+        """A block type, or ``None``."""
+        found: dict[str, Any] | None = self.request("GET", f"/block_types/slug/{slug}", missing_ok=True)
+        return found
+
+    def create_block_type(self, name: str, slug: str, description: str) -> None:
+        """Create a block type; one that exists stays as it is."""
+        body = {"name": name, "slug": slug, "description": description}
+        self.request("POST", "/block_types/", body, taken_ok=True)
+
+    def block_schema(self, block_type: str) -> str | None:
+        """The id of the newest schema of a block type."""
+        body = {"block_schemas": {"block_type_id": {"any_": [block_type]}}, "limit": 1}
+        rows = self.request("POST", "/block_schemas/filter", body)
+        return str(rows[0]["id"]) if rows else None
+
+    def create_block_schema(self, block_type: str, fields: Mapping[str, Any]) -> str:
+        """Create a schema of a block type, or find the same one; returns its id."""
+        return str(self.request("POST", "/block_schemas/", {"block_type_id": block_type, "fields": fields})["id"])
+
+    def block(self, slug: str, name: str) -> str | None:
+        """The id of a block, by its type's slug and its name; its secrets stay where they are."""
+        path = f"/block_types/slug/{slug}/block_documents/name/{name}"
+        found = self.request("GET", path, missing_ok=True)
+        return str(found["id"]) if found else None
+
+    def write_block(self, slug: str, name: str, schema: str, data: Mapping[str, Any]) -> str:
+        """Create a block, or replace its data; returns its id."""
+        found = self.block(slug, name)
+        if found is None:
+            kind = self.block_type(slug)
+            body = {"name": name, "block_type_id": kind["id"] if kind else "", "block_schema_id": schema, "data": data}
+            made = self.request("POST", "/block_documents/", body, taken_ok=True)
+            if made:
+                return str(made["id"])
+            found = str(self.block(slug, name))
+        self.request("PATCH", f"/block_documents/{found}", {"data": data, "merge_existing_data": False})
+        return found
+
+    def automations(self, name: str) -> list[dict[str, Any]]:
+        """The automations of a name, oldest first: nothing keeps two from having one."""
+        rows = self.pages("/automations/filter", {"automations": {"name": {"any_": [name]}}})
+        return sorted(rows, key=lambda row: str(row["created"]))
+
+    def create_automation(self, body: Mapping[str, Any]) -> None:
+        """Create an automation."""
+        self.request("POST", "/automations/", dict(body))
+
+    def update_automation(self, automation: str, body: Mapping[str, Any]) -> None:
+        """Replace an automation."""
+        self.request("PUT", f"/automations/{automation}", dict(body))
+
+    def delete_automation(self, automation: str) -> None:
+        """Delete an automation."""
+        self.request("DELETE", f"/automations/{automation}", missing_ok=True)
 
     def create_flow(self, name: str) -> str:
         """Create a flow, or find it; returns its id."""

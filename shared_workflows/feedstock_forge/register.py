@@ -51,6 +51,8 @@ class Run:
     key: str
     name: str
     parameters: dict[str, Any]
+    tags: tuple[str, ...] = ()
+    """What a report needs to know of the event, beside the deployment's own tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,12 @@ def _run(trigger: Trigger, plan: Plan, decision: Decision, recipe: str) -> Run:
             "commit": trigger.commit,
             "version": trigger.version,
         },
+        tags=(
+            f"recipe:{recipe}",
+            f"version:{trigger.version}",
+            f"event:{trigger.event}",
+            *([f"pull-request:{trigger.pull_request}"] if trigger.pull_request else []),
+        ),
     )
 
 
@@ -278,7 +286,7 @@ def _run_body(run: Run, deployment: Deployment) -> dict[str, Any]:
         "name": run.name,
         "parameters": run.parameters,
         "idempotency_key": run.key,
-        "tags": [*deployment.body["tags"], f"recipe:{run.recipe}", f"version:{run.parameters['version']}"],
+        "tags": [*deployment.body["tags"], *run.tags],
         "state": {"type": "SCHEDULED"},
     }
 

@@ -106,3 +106,9 @@ def ended(runs: list[Watched], wrong: list[Finding], ui: str) -> str:
 def ended_line(run: Watched) -> str:
     """One run at the end, for a terminal."""
     return f"{run.name}: {run.label.lower()} in {run.seconds:.0f} s; {run.target}"
+
+
+def reconciled(looked: int, mended: list[str]) -> str:
+    """The summary of a reconcile."""
+    lines = [f"### {len(mended)} of {looked} version{'s' if looked != 1 else ''} mended", ""]
+    return "\n".join([*lines, *(f"- {escape(line)}" for line in mended[:SUMMARY_ROWS])])

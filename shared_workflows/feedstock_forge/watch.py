@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from .findings import Finding, Refused, Who, rule, visible
+from .findings import Finding, Refused, Severity, Who, rule, visible
 from .prefect import Prefect
 
 NO_RUNS = rule("watch-no-runs", "There is nothing to follow.")
-TIMEOUT = rule("watch-timeout", "The runs go on; only the watching ended.", who=Who.MAINTAINER)
+TIMEOUT = rule(
+    "watch-timeout", "The runs go on; only the watching ended.", severity=Severity.WARNING, who=Who.MAINTAINER
+)
 FAILED = rule("run-failed", "The dataset stays as it was before the run.", who=Who.MAINTAINER)
 NOBODY = rule("run-not-picked-up", "A run waits until a worker of the bakery listens to its label.", who=Who.OPERATOR)
 
@@ -36,6 +38,10 @@ class Watched:
     message: str
     seconds: float
     target: str
+    created: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The tags that :mod:`feedstock_forge.register` writes as ``name:value``."""
 
     @property
     def ended(self) -> bool:
@@ -54,8 +60,11 @@ def watch(
     timeout: float,
     say: Callable[[str], None],
     poll: float = POLL,
+    changed: Callable[[list[Watched]], None] = lambda _: None,
 ) -> list[Watched]:
     """Look until every run has ended or ``timeout`` seconds have passed; says each change of state once.
+
+    ``changed`` is called with all runs after each look at which one of them had changed.
 
     Raises :class:`Refused` if there are no runs.
     """
@@ -69,6 +78,7 @@ def watch(
                 NO_RUNS.at(None, "no such run is known to Prefect", "register first, and name the same event")
             )
         waited = time.monotonic() - began
+        news = any(seen.get(run.id) != run.label for run in runs)
         for run in runs:
             if seen.get(run.id) != run.label:
                 seen[run.id] = run.label
@@ -78,6 +88,8 @@ def watch(
                 say(
                     f"[{waited:4.0f} s] {run.name}: no worker has picked it up yet; `feedstock bakery serve` starts one"
                 )
+        if news:
+            changed(runs)
         if all(run.ended for run in runs) or waited >= timeout:
             return runs
         time.sleep(min(poll, max(timeout - waited, 0)))
@@ -89,7 +101,7 @@ def findings(client: Prefect, runs: list[Watched], timeout: float) -> list[Findi
     for run in runs:
         if run.succeeded:
             continue
-        page = f"{client.ui}/runs/flow-run/{run.id}"
+        page = client.page(run.id)
         if run.ended:
             message = f"{run.name} {run.label.lower()}: {run.message or 'no reason given'}"
             found.append(FAILED.at(None, message, f"see {page}"))
@@ -98,7 +110,7 @@ def findings(client: Prefect, runs: list[Watched], timeout: float) -> list[Findi
             found.append(NOBODY.at(None, message, "start a worker: `feedstock bakery serve BAKERY --label LABEL`"))
         else:
             message = f"{run.name} is still {run.label.lower()} after {timeout:g} s"
-            found.append(TIMEOUT.at(None, message, f"watch again, or see {page}"))
+            found.append(TIMEOUT.at(None, message, f"nothing: it is reported when it ends; or see {page}"))
     return found
 
 
@@ -120,4 +132,9 @@ def watched(row: dict[str, Any]) -> Watched:
         message=(state.get("message") or "").strip().split("\n")[0],
         seconds=float(row.get("total_run_time") or 0),
         target=str(row.get("parameters", {}).get("target", "")),
+        created=str(row.get("created") or ""),
+        parameters=row.get("parameters") or {},
+        tags={
+            name: value for name, separator, value in (tag.partition(":") for tag in row.get("tags") or []) if separator
+        },
     )

@@ -52,8 +52,11 @@ class GitHub:
     comments: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     statuses: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     labels: dict[tuple[str, int], list[str]] = field(default_factory=lambda: defaultdict(list))
+    deployments: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    """The deployments of a repository, oldest first, each with its ``statuses``."""
     releases: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """The releases by repository and tag."""
+    dispatches: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     topics: dict[str, list[str]] = field(default_factory=dict)
@@ -75,7 +78,14 @@ class GitHub:
     """Sent with every answer."""
     watchers: list[Callable[[str], None]] = field(default_factory=list)
     """Called with ``METHOD /path`` before a request is looked at, and with ``done METHOD /path`` once it has worked."""
+    later: list[Any] = field(default_factory=list)
+    """How many requests are still answered before one is not, and the answer that it gets."""
     lock: Any = field(default_factory=threading.RLock)
+
+    def after(self, number: int, status: int = 0, headers: dict[str, str] | None = None) -> None:
+        """Answer the ``number``-th request from now with a status; none, if it is 0."""
+        self.later = [number, status, headers or {}] if number else []
+
     clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     def add(self, name: str, repository_id: int) -> None:
@@ -111,6 +121,17 @@ class GitHub:
         """The time here: a second later at each look, so that what happens has an order."""
         self.clock += datetime.timedelta(seconds=1)
         return self.clock.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def publish(self, repository: str, tag: str, body: str | None = None) -> None:
+        """Let a release be published."""
+        number = len(self.releases) + 1
+        self.releases[repository, tag] = {"id": number, "tag_name": tag, "body": body}
+
+    def states(self, repository: str) -> dict[str, list[str]]:
+        """The states that each environment's newest deployment went through."""
+        return {
+            row["environment"]: [status["state"] for status in row["statuses"]] for row in self.deployments[repository]
+        }
 
     def open(self, repository: str, branch: str, login: str, title: str = "Change") -> int:
         """Let a person open a pull request from a branch of the same repository."""
@@ -364,12 +385,57 @@ class GitHub:
                             comment["body"] = body["body"]
                             return self._comment(name, number, comment)
                 raise Missing
+            case "GET /deployments":
+                kept = ("sha", "task", "environment")
+                return [
+                    self._deployment(name, row)
+                    for row in reversed(self.deployments[name])
+                    if all(query.get(key, row[key]) == row[key] for key in kept)
+                ]
+            case "POST /deployments":
+                count = sum(map(len, self.deployments.values())) + 1
+                made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                row = {"task": "deploy", "environment": "production", "payload": {}, **body}
+                row |= {"id": count, "sha": body["ref"], "created_at": made, "login": login, "statuses": []}
+                self.deployments[name].append(row)
+                return self._deployment(name, row)
+            case "GET /deployments/{deployment_id}/statuses":
+                row = self._deployed(name, at["deployment_id"])
+                return [self._deployment_status(row, status) for status in reversed(row["statuses"])]
+            case "POST /deployments/{deployment_id}/statuses":
+                row = self._deployed(name, at["deployment_id"])
+                if len(body.get("description", "")) > 140:
+                    raise Missing(422, "Validation Failed")
+                row["statuses"].append({"id": row["id"] * 1000 + len(row["statuses"]), **body})
+                return self._deployment_status(row, row["statuses"][-1])
+            case "PATCH /releases/{release_id}":
+                for (repository, tag), release in self.releases.items():
+                    if repository == name and release["id"] == int(at["release_id"]):
+                        release |= body
+                        return self._release(name, tag)
+                raise Missing
+            case "POST /dispatches":
+                self.dispatches.append((name, body))
+                return None
             case "POST /statuses/{sha}":
                 self.statuses[name, at["sha"]].append(body | {"created_at": self.now()})
                 return body
             case "GET /commits/{ref}/statuses":
                 return self.statuses[name, at["ref"]][::-1]
         raise github_api.Undocumented(f"the stand-in does not know {method} {template}")
+
+    def _deployed(self, name: str, number: str) -> dict[str, Any]:
+        found = next((row for row in self.deployments[name] if row["id"] == int(number)), None)
+        if found is None:
+            raise Missing
+        return found
+
+    def _deployment(self, name: str, row: dict[str, Any]) -> dict[str, Any]:
+        shown = ("id", "sha", "ref", "task", "environment", "description", "payload", "created_at")
+        return {key: row[key] for key in shown if key in row} | {"creator": self._user(row["login"])}
+
+    def _deployment_status(self, row: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+        return {**status, "environment": row["environment"]}
 
     def _release(self, name: str, tag: str) -> dict[str, Any]:
         if (name, tag) not in self.releases:
@@ -423,6 +489,11 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
                 for watcher in state.watchers:
                     watcher(asked)
                 fault = next((fault for fault in state.faults if re.fullmatch(fault[0], asked)), None)
+                if state.later:
+                    state.later[0] -= 1
+                    if state.later[0] == 0:
+                        fault, state.later = ("", *state.later[1:]), []
+                        return self._send(fault[1], {"message": "a fault of the test's"}, fault[2])
                 if fault:
                     state.faults.remove(fault)
                     return self._send(fault[1], {"message": "a fault of the test's"}, fault[2])
@@ -453,7 +524,7 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
             return self._send(status, answer)
 
         def _send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
-            content = json.dumps(answer).encode()
+            content = b"" if status == 204 else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {
                 "content-type": "application/json",

@@ -27,6 +27,7 @@ COMMANDS = {
     "register": "Register a plan's recipes in Prefect and start their runs.",
     "watch": "Follow flow runs until they end.",
     "create": "Make feedstocks of staged recipes that were merged.",
+    "status": "Show on GitHub how runs went.",
     "update": "Put a newer version of the template into feedstocks.",
     "catalog": "Describe datasets as STAC, and make a website of them.",
     "bakery": "Describe bakeries, check them and serve one.",

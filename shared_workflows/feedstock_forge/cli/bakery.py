@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from .. import github
-from ..bakery import BakeryFile, unknown_label
+from .. import automations, github
+from ..bakery import Bakeries, BakeryFile, unknown_label
 from ..findings import Place, Refused, Severity, rule, text
 from ..labels import codeowners, grants
 from ..prefect import Prefect
@@ -20,6 +20,7 @@ from . import EXIT_REFUSED
 from .options import bakeries_option, read_bakeries
 
 NO_PREFECT = rule("flows-extra-missing", "A worker is Prefect's own program.")
+DISPATCH_TOKEN = "FEEDSTOCK_DISPATCH_TOKEN"  # noqa: S105 - the name of a variable
 TAKEN = rule("bakery-exists", "A bakery that stands is its operators', and changed by them.")
 
 _NEW = """\
@@ -169,7 +170,9 @@ def check(bakery: str | None, fix: bool, bakeries_folder: Path | None) -> int:
 def serve(bakery: str, labels: tuple[str, ...], bakeries_folder: Path | None) -> None:
     """Run a worker for a bakery.
 
-    Makes the bakery's work pool and queues where they are missing, then listens to exactly these labels.
+    Makes the bakery's work pool and queues where they are missing, and the automations that end lost runs and tell
+    GitHub of ended ones; then listens to exactly these labels. GitHub is told with the token in
+    FEEDSTOCK_DISPATCH_TOKEN, which Prefect keeps in a secret block; the worker does not see it.
     """
     file = read_bakeries(bakeries_folder).read(bakery)
     chosen = _chosen(file, labels)
@@ -181,12 +184,54 @@ def serve(bakery: str, labels: tuple[str, ...], bakeries_folder: Path | None) ->
         client.create_work_pool(pool.name, pool.type, file.bakery.description)
         for label in chosen:
             client.create_work_queue(pool.name, label)
+        _automate(client, read_bakeries(bakeries_folder), file)
     click.echo(f"serving {bakery}: pool {pool.name}, labels {', '.join(chosen)}; Ctrl-C stops", err=True)
     arguments = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool.name, "--type", pool.type]
     for label in chosen:
         arguments += ["--work-queue", label]
     sys.stderr.flush()
-    os.execv(arguments[0], arguments)  # noqa: S606 - the worker takes over this process, its signals included
+    environment = {name: value for name, value in os.environ.items() if name != DISPATCH_TOKEN}
+    environment.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(automations.HEARTBEAT))
+    os.execve(arguments[0], arguments, environment)  # noqa: S606 - the worker takes over this process, its signals included
+
+
+def _automate(client: Prefect, bakeries: Bakeries, file: BakeryFile) -> None:
+    """Install the bakery's automations. A worker without them is worth more than none: what fails is said."""
+    try:
+        automations.end_lost_runs(client, file.id)
+        if token := os.environ.get(DISPATCH_TOKEN):
+            automations.keep_token(client, token)
+        api = os.environ.get("GITHUB_API_URL") or github.API
+        known = {
+            repository_id: (name, automations.tell_github(client, name, repository_id, api))
+            for repository_id, name in sorted(_feedstocks(client, bakeries, file).items())
+        }
+    except Refused as refused:
+        click.echo(text(refused.findings[0]), err=True)
+        click.echo("    serving without: how runs end reaches GitHub with the scheduled reconcile", err=True)
+        return
+    told = [name for name, done in known.values() if done]
+    if token or told:
+        click.echo(f"GitHub is told when runs end, for {len(told)} feedstocks and each that registers", err=True)
+    else:
+        click.echo(f"{DISPATCH_TOKEN} is not set: how runs end reaches GitHub with the scheduled reconcile", err=True)
+
+
+def _feedstocks(client: Prefect, bakeries: Bakeries, file: BakeryFile) -> dict[int, str]:
+    """The feedstocks of a bakery by GitHub's id: those that it has granted something, and those that are registered."""
+    found: dict[int, str] = {}
+    for path in bakeries.grants(file.id):
+        try:
+            grant = bakeries.read_grant(path).grant
+        except Refused:
+            continue  # `feedstock bakery check` says what is wrong with it
+        found[grant.repository_id] = grant.repository
+    for row in client.deployments_of_pool(file.bakery.work_pool.name):
+        tags = dict(tag.split(":", 1) for tag in row["tags"] if ":" in tag)
+        name = (row.get("parameters") or {}).get("repository")
+        if tags.get("repository", "").isdigit() and name:
+            found[int(tags["repository"])] = str(name)
+    return found
 
 
 def _chosen(file: BakeryFile, labels: tuple[str, ...]) -> list[str]:

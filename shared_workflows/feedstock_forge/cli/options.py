@@ -23,6 +23,11 @@ bakeries_option = click.option(
     help="The bakery database. [default: $FEEDSTOCK_BAKERIES, else the one that came with the forge]",
 )  # fmt: skip
 
+report_option = click.option(
+    "--report", "reporting", is_flag=True,
+    help="Show it on GitHub too: a deployment a label, and a text in the release or the pull request.",
+)  # fmt: skip
+
 
 def event_options(function: F) -> F:
     """``--event-name`` and ``--event``: which event to act on, outside GitHub Actions."""

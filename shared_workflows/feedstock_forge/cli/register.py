@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime
 import os
 from pathlib import Path
+from types import TracebackType
 
 import click
 
-from .. import plan, register, report, trigger
-from ..findings import text
+from .. import automations, plan, register, report, status, trigger
+from ..findings import Finding, Refused, text
+from ..github import GitHub
 from ..labels import Decision
 from ..labels.audit import without_taken
 from ..prefect import PATIENCE, Prefect
 from . import EXIT_PARTLY, EXIT_REFUSED
-from .options import bakeries_option, event_options, folder_option, read_bakeries, read_trigger
+from .options import bakeries_option, event_options, folder_option, read_bakeries, read_trigger, report_option
 
 
 @click.command("register")
@@ -27,6 +29,7 @@ from .options import bakeries_option, event_options, folder_option, read_bakerie
     "--patience", type=click.FloatRange(min=0), default=PATIENCE, show_default=True,
     help="Seconds to try again while Prefect is busy or away.",
 )  # fmt: skip
+@report_option
 def command(
     plan_file: Path,
     folder: Path,
@@ -35,6 +38,7 @@ def command(
     bakeries_folder: Path | None,
     dry_run: bool,
     patience: float,
+    reporting: bool,
 ) -> int:
     """Register a plan's recipes in Prefect and start their runs.
 
@@ -58,16 +62,20 @@ def command(
     decided = register.decisions(found, planned, bakeries, today)
     wanted: list[register.Deployment] = []
     outcome, ui = register.Outcome(), ""
-    if any(decision.recipes for decision in decided):
-        with Prefect.from_environment(os.environ, patience=patience, say=_say) as client:
-            rows = client.deployments_tagged(f"feedstock:{found.feedstock}")
-            decided = without_taken(found, decided, rows, bakeries, today)
+    with _GitHub(status.subject(found), reporting and not dry_run) as shown:
+        shown.begin(decided)
+        if any(decision.recipes for decision in decided):
+            with Prefect.from_environment(os.environ, patience=patience, say=_say) as client:
+                rows = client.deployments_tagged(f"feedstock:{found.feedstock}")
+                decided = without_taken(found, decided, rows, bakeries, today)
+                _tell(decided)
+                shown.begin(decided)
+                wanted = register.deployments(found, planned, decided)
+                outcome = register.register(client, wanted, say=_say, dry_run=dry_run)
+                ui = client.ui
+                shown.registered(client, outcome)
+        else:
             _tell(decided)
-            wanted = register.deployments(found, planned, decided)
-            outcome = register.register(client, wanted, say=_say, dry_run=dry_run)
-            ui = client.ui
-    else:
-        _tell(decided)
     report.summarise(report.registered(found, planned, decided, wanted, outcome, ui, dry_run), os.environ)
     click.echo(report.registered_line(outcome, decided, found, dry_run))
     refused = [decision for decision in decided if decision.findings]
@@ -84,3 +92,46 @@ def _tell(decided: list[Decision]) -> None:
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
+
+
+class _GitHub:
+    """What GitHub shows of a registration. That something could not be written there is said, and stops nothing."""
+
+    def __init__(self, about: status.Subject, reporting: bool) -> None:
+        self.about = about
+        self.asked: list[status.Label] = []
+        self.client = GitHub.from_environment(os.environ, say=_say) if reporting else None
+
+    def __enter__(self) -> _GitHub:
+        return self
+
+    def begin(self, decided: list[Decision]) -> None:
+        """Show what is registered, and what is refused, as far as it is decided now."""
+        asked = [status.asked(decision) for decision in decided]
+        if self.client and asked != self.asked:
+            self.asked = asked
+            self.told(status.begin(self.client, self.about, asked))
+
+    def registered(self, prefect: Prefect, outcome: register.Outcome) -> None:
+        """Show the runs that wait now, and have Prefect tell when they end."""
+        if self.client is None:
+            return
+        try:
+            self.told(status.report_on(self.client, prefect, self.about)[1])
+            if outcome.started:
+                automations.tell_github(prefect, self.about.repository, self.about.repository_id, self.client.url)
+        except Refused as refused:
+            self.told(list(refused.findings))
+
+    def told(self, wrong: list[Finding]) -> None:
+        for finding in wrong:
+            _say(text(finding))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.client is None:
+            return
+        with self.client:
+            if isinstance(error, Refused):
+                self.told(status.stopped(self.client, self.about, self.asked, error.findings[0]))
