@@ -128,12 +128,12 @@ def serve(home: Path, auth: str | None = None) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def work(
-    server: Server, bakeries: Path, bakery: str = "local", *labels: str, keep: Callable[[], bool] = _never
+    server: Server, bakeries: Path, bakery: str = "local", *labels: str, keep: Callable[[], bool] = _never, **extra: str
 ) -> Iterator[Worker]:
-    """Serve a bakery with a real worker."""
+    """Serve a bakery with a real worker; ``extra`` adds to its environment."""
     log = server.home / f"worker-{bakery}-{'-'.join(labels) or 'all'}.log"
     command = [sys.executable, "-m", "feedstock_forge", "bakery", "serve", bakery, "--bakeries", str(bakeries)]
     for label in labels:
         command += ["--label", label]
-    with process(command, quiet(server.home) | server.environment, log, keep) as started:
+    with process(command, quiet(server.home) | server.environment | extra, log, keep) as started:
         yield Worker(log, started.pid)
