@@ -12,7 +12,7 @@ from feedstock_forge import trigger
 from feedstock_forge.findings import Refused
 from feedstock_forge.trigger import Nothing, Trigger
 from support import events
-from support.feedstocks import Feedstock
+from support.feedstocks import Feedstock, git
 
 SHA = "a" * 40
 REPOSITORY = "pangeo-forge/sst-feedstock"
@@ -78,7 +78,11 @@ ELSEWHERE = [{"id": SHA, "message": "", "added": ["README.md"], "removed": [], "
         ("push", changed(PUSH, "ref", "refs/tags/v1"), "publish a release"),
         ("push", changed(PUSH, "deleted", True), "deleted"),
         ("push", changed(PUSH, "commits", ELSEWHERE), "touches nothing under feedstock/"),
-        ("pull_request", {"anything": 1}, "registers nothing"),
+        ("pull_request", {"anything": 1}, "its merge arrives as a push"),
+        ("issue_comment", {"anything": 1}, "start the workflow Register"),
+        ("repository_dispatch", {"anything": 1}, "feedstock status report"),
+        ("schedule", {"schedule": "41 */6 * * *"}, "feedstock status reconcile"),
+        ("nobody_knows", {}, "a `nobody_knows` event registers nothing"),
     ],
 )
 def test_an_event_that_registers_nothing_says_why(name: str, payload: dict[str, Any], because: str) -> None:
@@ -121,6 +125,27 @@ def test_outside_of_actions_the_tag_is_looked_up_in_the_checkout(feedstock: Feed
     decided = trigger.read("release", feedstock.release("v1.0.0"), {}, feedstock.folder)
     assert isinstance(decided, Trigger)
     assert decided.commit == feedstock.head
+
+
+def test_a_tag_beside_the_default_branch_is_released_as_the_commit_that_it_names(feedstock: Feedstock) -> None:
+    main = feedstock.head
+    git(feedstock.folder, "checkout", "--quiet", "-b", "v1")
+    older = feedstock.commit("Mend the older version")
+    event = feedstock.release("v1.0.1")
+    git(feedstock.folder, "checkout", "--quiet", "main")
+    decided = trigger.read("release", event, {}, feedstock.folder)
+    assert isinstance(decided, Trigger)
+    assert (decided.commit, decided.version) == (older, "v1.0.1")
+    assert older != main
+
+
+def test_the_same_job_run_again_is_the_same_trigger() -> None:
+    for name, payload in (("release", RELEASE), ("push", PUSH)):
+        first, again = (
+            trigger.decide(name, payload, {"GITHUB_SHA": SHA, "GITHUB_RUN_ID": "1", "GITHUB_RUN_ATTEMPT": attempt})
+            for attempt in ("1", "2")
+        )
+        assert first == again
 
 
 def test_an_unknown_tag_has_no_commit(feedstock: Feedstock, tmp_path: Path) -> None:

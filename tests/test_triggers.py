@@ -18,6 +18,7 @@ from support.github_parser import Parsed
 
 CHECK, REGISTER = ".github/workflows/check.yml", ".github/workflows/register.yml"
 REQUEST = ".github/workflows/request-label.yml"
+STATUS = ".github/workflows/status.yml"
 STATE, REVIEW = ".github/workflows/label-state.yml", ".github/workflows/label-review.yml"
 
 
@@ -38,7 +39,7 @@ def test_githubs_parser_has_nothing_to_say(forge: actions.Forge, feedstock: Feed
     assert {file.path for file in ours} == {
         str(path.relative_to(forge.folder)) for path in actions.action_files(forge.folder)
     }
-    assert {file.path for file in theirs} == {CHECK, REGISTER, REQUEST, STATE, REVIEW}
+    assert {file.path for file in theirs} == {CHECK, REGISTER, REQUEST, STATE, REVIEW, STATUS}
     assert {file.path: file.errors for file in [*ours, *theirs] if file.errors} == {}
 
 
@@ -57,7 +58,7 @@ FAULTS = {
     "an input is not declared": ("    with:\n", "    with:\n      pruned: true\n", "pruned is not defined"),
     "a secret is not declared": ("    secrets:\n", "    secrets:\n      token: x\n", "token is not defined"),
     "a context does not exist": (r"vars\.PREFECT_API_URL", "varz.PREFECT_API_URL", "varz"),
-    "a permission does not exist": ("contents: read", "content: read", "content"),
+    "a permission does not exist": ("contents: write", "content: write", "content"),
     "an event type does not exist": (r"types: \[published\]", "types: [publish]", "publish"),
     "another forge is called": (
         f"uses: {actions.FORGE}",
@@ -113,7 +114,7 @@ def test_callers_grant_what_the_called_jobs_ask_for_and_no_more(feedstock: Feeds
             jobs = yaml.safe_load(called.read_text(encoding="utf-8"))["jobs"].values()
             assert job["permissions"] == {key: value for item in jobs for key, value in item["permissions"].items()}
             callers += 1
-    assert callers == 4
+    assert callers == 5
 
 
 def example(name: str, action: str | None = None, **changes: Any) -> dict[str, Any]:
@@ -157,16 +158,24 @@ MATRIX: list[tuple[str, str, dict[str, Any], list[str], set[str]]] = [
     ("a pull request from a fork", "pull_request_target", example("pull_request", "opened"), RECIPE, {STATE}),
     ("a pull request is reviewed", "pull_request_review", example("pull_request_review", "submitted"), [], {REVIEW}),
     ("a merge queue asks", "merge_group", example("merge_group", "checks_requested"), [], {CHECK}),
-    ("a person asks", "workflow_dispatch", example("workflow_dispatch"), [], {CHECK, REGISTER, REQUEST}),
+    ("a person asks", "workflow_dispatch", example("workflow_dispatch"), [], {CHECK, REGISTER, REQUEST, STATUS}),
     ("a comment is made", "issue_comment", example("issue_comment", "created"), [], set()),
     ("an issue is opened", "issues", example("issues", "opened"), [], set()),
     (
-        "the repository is dispatched",
+        "the repository is dispatched by somebody else",
         "repository_dispatch",
         example("repository_dispatch", "on-demand-test"),
         [],
         set(),
     ),
+    (
+        "Prefect says that a run has ended",
+        "repository_dispatch",
+        example("repository_dispatch", "on-demand-test") | {"action": "feedstock-run-ended"},
+        [],
+        {STATUS},
+    ),
+    ("six hours have passed", "schedule", {"schedule": "41 */6 * * *"}, [], {STATUS}),
 ]
 
 

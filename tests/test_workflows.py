@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from demo import provider
-from support import actions, events, generated, prefect
+from support import actions, events, generated, github, prefect
 from support.feedstocks import Feedstock
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -62,19 +62,38 @@ CHECKED = {
 }
 
 
+REPORTED = {
+    "Status/Status": steps("status", "Show how the run that has ended went", "Make good what was not shown"),
+}
+RECONCILED = {"Status/Status": steps("status", "Make good what was not shown")}
+
+
 def register(
-    forge: actions.Forge, feedstock: Feedstock, event: tuple[str, Path], server: prefect.Server
+    forge: actions.Forge,
+    feedstock: Feedstock,
+    event: tuple[str, Path],
+    server: prefect.Server,
+    hub: github.GitHub | None = None,
+    workflow: str = "register.yml",
 ) -> actions.Run:
-    """Run the feedstock's register.yml, with the organisation's variable and one of the two secrets."""
+    """Run the feedstock's register.yml, with the organisation's variable and one of the two secrets.
+
+    ``hub`` is the GitHub that is shown how it goes; without one, the job has no token for it.
+    """
     name, payload = event
+    secrets = {"PREFECT_API_AUTH_STRING": "forge:hunter2"}
+    if hub:
+        hub.repositories[feedstock.repository] = feedstock.repository_id
+        secrets["GITHUB_TOKEN"] = hub.person("github-actions[bot]", 41898282)
     return actions.run(
         forge,
         feedstock,
-        "register.yml",
+        workflow,
         name,
         payload,
         variables={"PREFECT_API_URL": server.url},
-        secrets={"PREFECT_API_AUTH_STRING": "forge:hunter2"},
+        secrets=secrets,
+        job={"GITHUB_API_URL": hub.url} if hub else None,
     )
 
 
@@ -99,10 +118,11 @@ def test_a_release_becomes_a_dataset_and_a_merge_appends_to_it(
 ) -> None:
     files = provider.write_inputs(tmp_path / "inputs")
     feedstock = generated.generate(forge, "released")
-    with provider.serve(tmp_path / "inputs") as url:
+    with provider.serve(tmp_path / "inputs") as url, github.serve(forge.server) as hub:
         urls = [f"{url}/{file.name}" for file in files]
         choose_inputs(feedstock, urls[:6])
-        run = register(forge, feedstock, ("release", feedstock.release("v1.0.0")), server)
+        hub.publish(feedstock.repository, "v1.0.0", "What is new\n")
+        run = register(forge, feedstock, ("release", feedstock.release("v1.0.0")), server, hub)
         assert run.outcomes == dict.fromkeys(REGISTERED, "success"), run.said[-2000:]
         assert ran(run) == REGISTERED
         assert {step.outcome for job in run.jobs.values() for step in job.steps} == {"success"}
@@ -111,13 +131,56 @@ def test_a_release_becomes_a_dataset_and_a_merge_appends_to_it(
         assert "deployments: 1 created; runs: 1 started" in run.said
         assert "### 1 of 1 run completed" in run.summary
         assert provider.check(str(datasets / "released/v1/released.icechunk"), files[:6]) == []
+        assert hub.states(feedstock.repository)["local.dev"][-1] == "success"
+        notes = hub.releases[feedstock.repository, "v1.0.0"]["body"]
+        assert notes.startswith("What is new\n")
+        assert "✓ released v1.0.0: completed" in notes
 
         choose_inputs(feedstock, urls[:9])
-        run = register(forge, feedstock, ("push", feedstock.merge()), server)
+        run = register(forge, feedstock, ("push", feedstock.merge()), server, hub)
         assert run.outcomes == dict.fromkeys(REGISTERED, "success"), run.said[-2000:]
         assert ran(run) == REGISTERED
         assert "deployments: 1 updated; runs: 1 started" in run.said
         assert provider.check(str(datasets / "released/v1/released.icechunk"), files[:9]) == []
+        (comment,) = hub.comments[feedstock.repository, 7]
+        assert "completed" in comment["body"]
+        assert len(hub.deployments[feedstock.repository]) == 2
+    assert hub.problems == []
+
+
+def test_a_run_that_nobody_watched_is_shown_when_prefect_says_so_or_when_the_clock_does(
+    forge: actions.Forge, server: prefect.Server, idle_bakeries: Path, tmp_path: Path
+) -> None:
+    feedstock = generated.generate(forge, "unwatched", repository_id=31_001)
+    with github.serve(forge.server) as hub, server.client() as client:
+        tags = ["bakery:local", "label:dev", "repository:31001", "recipe:unwatched", "version:v1.0.0", "event:release"]
+        parameters = {"commit": feedstock.head, "mode": "complete", "target": "file:///datasets/unwatched"}
+        body = {"name": "local.dev", "flow_id": client.create_flow("unwatched"), "entrypoint": "a.b"}
+        deployment = client.create_deployment(body)
+        client.create_runs(deployment, [{"name": "unwatched v1.0.0", "tags": tags, "parameters": parameters}])
+        (run,) = client.runs_tagged(["repository:31001"])
+        hub.publish(feedstock.repository, "v1.0.0")
+
+        def becomes(state: str) -> None:
+            client.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": state}, "force": True})
+
+        becomes("RUNNING")
+        clock = events.write({"schedule": "41 */6 * * *"}, tmp_path / "schedule.json")
+        ran_by_clock = register(forge, feedstock, ("schedule", clock), server, hub, "status.yml")
+        assert ran_by_clock.outcomes == {"Status/Status": "success"}, ran_by_clock.said[-2000:]
+        assert ran(ran_by_clock) == RECONCILED
+        assert hub.states(feedstock.repository) == {"local.dev": ["in_progress"]}
+
+        becomes("FAILED")
+        payload = events.run_ended(f"prefect.flow-run.{run['id']}", feedstock.repository, repository_id=31_001)
+        event = events.write(payload, tmp_path / "dispatch.json")
+        told = register(forge, feedstock, ("repository_dispatch", event), server, hub, "status.yml")
+        assert told.outcomes == {"Status/Status": "success"}, told.said[-2000:]
+        assert ran(told) == REPORTED
+        assert hub.states(feedstock.repository) == {"local.dev": ["in_progress", "failure"]}
+        assert "failed" in hub.releases[feedstock.repository, "v1.0.0"]["body"]
+        assert "failed" in told.summary
+    assert hub.problems == []
 
 
 def test_an_event_with_nothing_to_register_ends_well_and_says_so(forge: actions.Forge, server: prefect.Server) -> None:

@@ -426,12 +426,6 @@ class GitHub:
         """Give a deployment a status."""
         return dict(self.request("POST", f"/repos/{repository}/deployments/{deployment}/statuses", body))
 
-    def release(self, repository: str, tag: str) -> dict[str, Any] | None:
-        """The published release of a tag; ``None`` if there is none any more."""
-        path = f"/repos/{repository}/releases/tags/{quote(tag, safe='')}"
-        found: dict[str, Any] | None = self.request("GET", path, missing_ok=True)
-        return found
-
     def update_release(self, repository: str, release: int, *, body: str) -> None:
         """Replace the text of a release."""
         self.request("PATCH", f"/repos/{repository}/releases/{release}", {"body": body})

@@ -37,6 +37,13 @@ MAX_PAYLOAD = 25 << 20  # bytes; GitHub caps webhook payloads at 25 MB
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # The first line that GitHub writes for a merge commit, or for a squash.
 _PULL_REQUEST = re.compile(r"\AMerge pull request #(\d+) |\A[^\n]*\(#(\d+)\)[ \t]*(?:\n|\Z)")
+# Events that do have an answer, elsewhere.
+_ELSEWHERE = {
+    "pull_request": "a pull request registers nothing; its merge arrives as a push",
+    "issue_comment": "a comment registers nothing; to run a recipe again, start the workflow Register under Actions",
+    "repository_dispatch": "a dispatch says that a run has ended; `feedstock status report` answers it",
+    "schedule": "the clock registers nothing; `feedstock status reconcile` answers it",
+}
 # git's own rules for a ref name (git-check-ref-format), less what has a meaning in shells, Markdown and URLs.
 _TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]|/(?=[A-Za-z0-9])){0,99}", re.ASCII)
 
@@ -219,7 +226,7 @@ def decide(
         case "workflow_dispatch":
             return _dispatch(_Dispatch.model_validate(payload), environment, folder)
         case _:
-            return Nothing(f"a `{name}` event registers nothing")
+            return Nothing(_ELSEWHERE.get(name, f"a `{name}` event registers nothing"))
 
 
 def _push(push: _Push, environment: Mapping[str, str]) -> Trigger | Nothing:
@@ -256,6 +263,7 @@ def _release(event: _ReleaseEvent, environment: Mapping[str, str], folder: Path 
     if release.prerelease:
         return Nothing(f"the release {release.tag_name} is a pre-release")
     _check_tag(release.tag_name)
+    # Any commit may be released, on the default branch or not: an older major version is mended on a branch of its own.
     commit = environment.get("GITHUB_SHA") or _resolve(folder, f"refs/tags/{release.tag_name}")
     return _trigger(event, environment, commit, event="release", version=release.tag_name)
 

@@ -78,6 +78,13 @@ def review(repository: str, number: int, *, repository_id: int = 4242) -> dict[s
     return _of(payload, repository, repository_id)
 
 
+def run_ended(run: str, repository: str, *, repository_id: int = 4242) -> dict[str, Any]:
+    """What Prefect's webhook makes GitHub send when a run has ended."""
+    payload = copy.deepcopy(examples()["repository_dispatch"][0])
+    payload |= {"action": "feedstock-run-ended", "client_payload": {"run": run}}
+    return _of(payload, repository, repository_id)
+
+
 def _of(payload: dict[str, Any], repository: str, repository_id: int) -> dict[str, Any]:
     owner, name = repository.split("/")
     payload["repository"] |= {"full_name": repository, "name": name, "id": repository_id}

@@ -65,6 +65,8 @@ def started(files: Iterable[Parsed], event: str, payload: Mapping[str, Any], cha
 
 
 def _starts(event: str, filters: Mapping[str, Any], payload: Mapping[str, Any], changed: list[str]) -> bool:
+    if event == "schedule":
+        return True  # the clock alone decides
     types = set(filters.get("types") or _DEFAULT_TYPES.get(event, {payload.get("action")}))
     if payload.get("action") not in types:
         return False
