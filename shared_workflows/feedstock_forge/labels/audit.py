@@ -165,7 +165,11 @@ def _live(
     # The pool and the queue are what runs it; the tags are only what somebody wrote on it.
     where = bakery.id if bakery else tags["bakery"]
     claims = {"bakery": (tags.get("bakery"), where), "label": (tags.get("label"), queue)}
-    foreign = [f"is tagged {key}:{said} and runs at {true}" for key, (said, true) in claims.items() if said != true]
+    foreign = [
+        f"is tagged {key}:{said} and runs at {true}" if said else f"lacks the tag {key}:{true}"
+        for key, (said, true) in claims.items()
+        if said != true
+    ]
     if row.get("entrypoint") != ENTRYPOINT:
         foreign.append(f"runs {row.get('entrypoint')}")
     if not tags.get("repository", "").isascii() or not tags.get("repository", "").isdigit():
