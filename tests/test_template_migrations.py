@@ -58,7 +58,7 @@ def forge(tmp_path_factory):
         questions,
         ("store: {{ store }}", "store: {{ format }}"),
         ("label: {{ label | to_json(ensure_ascii=False) }}", "label: dev"),
-        ("_subdirectory: template\n", "_subdirectory: trees/feedstock\n_exclude: [/tests]\n"),
+        ("else 'template' }}\"\n", "else 'trees/feedstock' }}\"\n_exclude: [/tests]\n"),
     )
     # A file with another name, and another layout: of the template here, and of a folder of the user's there.
     git(folder, "mv", f"template/{FORM}", f"template/{RENAMED}")
