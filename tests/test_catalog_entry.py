@@ -15,12 +15,13 @@ import numpy as np
 import pystac
 import pytest
 import xarray as xr
+from obstore.store import MemoryStore
 
 from conftest import Command
 from demo import provider
 from feedstock_forge import catalog, meta
 from feedstock_forge.bake import Provenance, bake, provenance
-from feedstock_forge.catalog import dataset, entry, opening, sources, validate
+from feedstock_forge.catalog import dataset, entry, opening, sources, storage, validate
 from feedstock_forge.cli import feedstock
 from feedstock_forge.findings import Refused
 from support import feedstocks
@@ -176,6 +177,20 @@ def test_two_runs_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0]
     assert (tmp_path / "a/count.json").read_text() == "80"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["count.json"]
+
+
+def test_in_an_object_store_an_update_that_came_between_is_not_lost() -> None:
+    ours, theirs = storage.Folder("s3://bucket/x"), storage.Folder("s3://bucket/x")
+    ours._store = theirs._store = MemoryStore()
+
+    def change(before: bytes | None) -> bytes:
+        # Twice somebody else is faster: when there is no file yet, and when there is one.
+        if before in (None, b"a"):
+            theirs.write("count", b"a" if before is None else b"ab")
+        return (before or b"") + b"c"
+
+    assert ours.update("count", change) == b"abc"
+    assert theirs.read("count") == b"abc"
 
 
 class TestByHand:

@@ -90,7 +90,10 @@ class Folder:
                 raise Refused(
                     TOO_LARGE.at(Place(f"{self.url}/{name}"), message, "remove it, then write the entry anew")
                 )
-            return bytes(found.bytes()), {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
+            version: UpdateVersion = {"e_tag": found.meta["e_tag"]}
+            if found.meta["version"] is not None:
+                version["version"] = found.meta["version"]
+            return bytes(found.bytes()), version
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file at once. Raises :class:`Refused` if that fails."""
