@@ -222,7 +222,10 @@ def _tag_name(version: str) -> str:
 
 
 def object_storage(target: str) -> icechunk.Storage:
-    """Icechunk's storage for an object store's URL; keys and regions come from the environment."""
+    """Icechunk's storage for an object store's URL; keys and regions come from the environment.
+
+    ``AWS_SKIP_SIGNATURE`` and ``GOOGLE_SKIP_SIGNATURE`` read what is public without any, as obstore has it too.
+    """
     parts = urlsplit(target.rstrip("/"))
     scheme, bucket, prefix = parts.scheme, parts.netloc, parts.path.lstrip("/")
     if scheme == "s3":
@@ -235,10 +238,12 @@ def object_storage(target: str) -> icechunk.Storage:
             allow_http=bool(endpoint and endpoint.startswith("http://")),
             # Servers other than Amazon's seldom have a host name for each bucket.
             force_path_style=endpoint is not None,
-            from_env=True,
+            anonymous=_is_set("AWS_SKIP_SIGNATURE"),
+            from_env=not _is_set("AWS_SKIP_SIGNATURE"),
         )
     if scheme in ("gs", "gcs"):
-        return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
+        anonymous = _is_set("GOOGLE_SKIP_SIGNATURE")
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix, anonymous=anonymous, from_env=not anonymous)
     if scheme in ("az", "abfs"):
         account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
         if not account:
@@ -251,6 +256,10 @@ def object_storage(target: str) -> icechunk.Storage:
     raise Refused(
         UNKNOWN.at(None, f"{target}: `{scheme}` is not a kind of storage known here", "use file, s3, gs or az")
     )
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true")
 
 
 def storage_errors(where: str) -> AbstractContextManager[None]:
