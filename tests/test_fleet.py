@@ -278,7 +278,7 @@ def test_when_github_refuses_a_workflow_the_run_ends_at_once(ocean):
         said = "refusing to allow a GitHub App to create or update workflow `x.yml` without `workflows` permission"
         hook.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
         hook.chmod(0o755)
-    done = ocean.run("ocean/*", "--jobs", "1", "--pace", "0", code=1)
+    done = ocean.run("ocean/*", "--canary", "1", "--jobs", "1", "--pace", "0", code=1)
     assert "error[token-without-workflows]" in done.stderr
     assert "stopped: 2 feedstocks stay as they are" in done.stdout
 

@@ -139,6 +139,7 @@ def test_a_second_update_finds_the_branch_and_a_merged_one_nothing_to_do(forge, 
     assert update(forge, feedstock)[0].state is State.WAITING
     git(feedstock, "merge", "--quiet", first.branch)
     assert update(forge, feedstock)[0].state is State.CURRENT
+    assert update(forge, feedstock, version="v1.0.0")[0].state is State.AHEAD
 
 
 def test_a_dry_run_says_what_would_change_and_makes_no_branch(forge, feedstock):

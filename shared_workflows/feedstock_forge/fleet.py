@@ -95,7 +95,7 @@ def find(client: GitHub, names: Sequence[str], *, jobs: int, say: Say) -> Found:
 
     feedstocks: dict[str, Feedstock] = {}
     refused, others = [], 0
-    for number, found in enumerate(together(look, sorted(rows), jobs), start=1):
+    for number, found in enumerate(together(look, sorted(rows), jobs, _stop(client)), start=1):
         if isinstance(found, Feedstock):
             feedstocks[found.name.lower()] = found
         elif isinstance(found, Outcome):
@@ -177,10 +177,14 @@ def update(
             lambda found: _refused(feedstock.name, found),
         )
 
-    for outcome in together(one, feedstocks, jobs):
+    for outcome in together(one, feedstocks, jobs, _stop(client)):
         yield outcome
         if any(finding.rule is NO_WORKFLOWS for finding in outcome.findings):
             return
+
+
+def _stop(client: GitHub) -> Callable[[], None]:
+    return client.pace.stop if client.pace else lambda: None
 
 
 def _refused(name: str, findings: tuple[Finding, ...]) -> Outcome:

@@ -120,18 +120,24 @@ def update(folders: Iterable[Path], template: Template, *, dry_run: bool = False
     yield from together(one, list(folders), jobs)
 
 
-def together(work: Callable[[One], Other], over: Sequence[One], jobs: int) -> Iterator[Other]:
+def together(
+    work: Callable[[One], Other], over: Sequence[One], jobs: int, stop: Callable[[], None] = lambda: None
+) -> Iterator[Other]:
     """The results of ``work``, in the order of ``over``; what has not begun when the reader stops never does.
 
-    Threads are enough: nearly all of the work waits for git or for GitHub.
+    What has begun comes to its end, and on Ctrl-C ``stop`` is called so that it need not wait for long. Threads are
+    enough: nearly all of the work waits for git or for GitHub.
     """
     with ThreadPoolExecutor(max(1, min(jobs, len(over)))) as pool:
         futures = [pool.submit(work, item) for item in over]
         try:
             for future in futures:
                 yield future.result()
+        except KeyboardInterrupt:
+            stop()
+            raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def guarded(work: Callable[[], One], refused: Callable[[tuple[Finding, ...]], One]) -> One:

@@ -70,7 +70,7 @@ class Template:
         if entries:
             return tuple(" ".join(entry.split()) for entry in entries)
         log = self.clone.run(
-            "log", "--no-merges", "--format=%s", f"{since}..{self.commit}", "--", "template", "copier.yml"
+            "log", "--no-merges", "--format=%s", f"{since}..{self.commit}", "--", "template", "templates", "copier.yml"
         )
         return tuple(log.splitlines())
 

@@ -111,6 +111,11 @@ class _Report:
         _print(outcome.findings)
 
     @property
+    def in_vain(self) -> bool:
+        """Whether GitHub refused the token for what every update needs."""
+        return any(item.rule is fleet.NO_WORKFLOWS for outcome in self.outcomes for item in outcome.findings)
+
+    @property
     def status(self) -> int:
         refused = [outcome for outcome in self.outcomes if outcome.state is State.REFUSED]
         if not refused:
@@ -153,7 +158,7 @@ class _OnGitHub:
                 return self._ship(feedstocks, fetched, server, report)
 
             canaries: list[Outcome] = []
-            while pending and len(canaries) < canary and not self.dry_run:
+            while pending and len(canaries) < canary and not self.dry_run and not report.in_vain:
                 first, pending = pending[: canary - len(canaries)], pending[canary - len(canaries) :]
                 canaries += [outcome for outcome in ship(first) if outcome.commit]
             if canaries and pending:
@@ -163,7 +168,8 @@ class _OnGitHub:
                     click.echo(f"stopped after the canaries: {len(pending)} feedstocks stay as they are")
                     self._summarise(report, fetched.version, against)
                     return EXIT_PARTLY
-            ship(pending)
+            if not report.in_vain:
+                ship(pending)
         if left := report.expected - len(report.outcomes):
             click.echo(f"stopped: {left} feedstocks stay as they are")
         self._summarise(report, fetched.version, ())
