@@ -195,6 +195,10 @@ def _update(client: GitHub, feedstock: Feedstock, template: Template, server: st
     name, owner = feedstock.name, feedstock.name.split("/")[0]
     pull = _open_pull(client, name)
     branch = pull["head"]["ref"] if pull else f"{BRANCH}{template.version}"
+    if pull and _marker(template) in (
+        pull["body"] or ""
+    ):  # written last: the branch is there, and nothing is left to do
+        return Outcome(name, State.WAITING, template.version, branch, page=pull["html_url"], commit=pull["head"]["sha"])
     with tempfile.TemporaryDirectory(prefix="feedstock-update-") as scratch:
         repository = Repository(Path(scratch), client.token, server)
         url = clone_url(server, name)
@@ -224,15 +228,12 @@ def _update(client: GitHub, feedstock: Feedstock, template: Template, server: st
         if head != there:
             _push(repository, url, head, branch)
     title, body = f"Update the template to {template.version}", describe(template, shown)
-    state = State.UPDATED
     if pull is None:
         pull = client.create_pull(name, head=f"{owner}:{branch}", base=feedstock.branch, title=title, body=body)
-    elif _marker(template) not in (pull["body"] or ""):
+    else:
         client.update_pull(name, pull["number"], title=title, body=body)
-    elif head == there:
-        state = State.WAITING
     page = str(pull["html_url"])
-    return Outcome(name, state, template.version, branch, shown.files, left, page=page, commit=head)
+    return Outcome(name, State.UPDATED, template.version, branch, shown.files, left, page=page, commit=head)
 
 
 def _open_pull(client: GitHub, name: str) -> dict[str, Any] | None:

@@ -100,12 +100,15 @@ class _Report:
     expected: int
     dry_run: bool
     outcomes: list[Outcome] = field(default_factory=list)
+    _files: tuple[str, ...] = ()
 
     def show(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         click.echo(f"[{len(self.outcomes)}/{self.expected}] {outcome.name}: {_words(outcome)}")
-        for name in outcome.files if self.dry_run else ():
-            click.echo(f"    {name}")
+        if self.dry_run and outcome.files:
+            again = outcome.files == self._files
+            click.echo("    the same files" if again else "\n".join(f"    {name}" for name in outcome.files))
+            self._files = outcome.files
         for name in outcome.conflicts:
             click.echo(f"    left to you: {name} (changed here and in the template)")
         _print(outcome.findings)
