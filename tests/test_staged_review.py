@@ -188,7 +188,7 @@ def test_a_pull_request_that_changes_more_than_recipes_is_told_to_be_split(scene
         '{"commit": "HEAD", "folders": []}',
         '{"commit": "COMMIT", "folders": [], "verdict": "success"}',
         '{"commit": "COMMIT", "folders": [{"folder": "../../x"}]}',
-        '{"commit": "COMMIT", "folders": [{"folder": "x", "findings": [{"id": "made-up", "message": "", "fix": ""}]}]}',
+        '{"commit": "COMMIT", "folders": [{"folder": "x", "findings": [{"id": "<b>", "message": "", "fix": ""}]}]}',
         '{"commit": "0000000000000000000000000000000000000000", "folders": []}',
         '{"commit": "COMMIT", "folders": [{"folder": "sst", "tried": [{"recipe": "sst", "outcome": "great"}]}]}',
     ],

@@ -89,7 +89,7 @@ def run(
             bake.largest_chunk = largest
             bake.fetch()
             step("check the inputs against each other", lambda: bake.check(base))
-            made = record.of(wanted, prune, provenance)
+            made = record.of(wanted, prune, provenance, len(inputs))
             message, metadata = _commit(mode, provenance, wanted, first, prune)
             tag = provenance.version if provenance and mode == "complete" and not prune else None
 

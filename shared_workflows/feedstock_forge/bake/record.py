@@ -16,9 +16,11 @@ INPUTS = "feedstock_inputs"
 PROVENANCE = "feedstock_provenance"
 
 
-def of(inputs: Sequence[str], pruned: bool, provenance: Provenance | None) -> dict[str, Any]:
-    """The root attributes of a dataset made from ``inputs``."""
-    made: dict[str, Any] = {INPUTS: {"count": len(inputs), "sha256": fingerprint(inputs), "pruned": pruned}}
+def of(inputs: Sequence[str], pruned: bool, provenance: Provenance | None, total: int | None = None) -> dict[str, Any]:
+    """The root attributes of a dataset made from ``inputs``, which are some of ``total`` if it is pruned."""
+    said = {"count": len(inputs), "sha256": fingerprint(inputs), "pruned": pruned}
+    # What a full run would take can be told from that.
+    made: dict[str, Any] = {INPUTS: said | ({"of": total} if pruned and total else {})}
     return made | ({PROVENANCE: known(provenance)} if provenance else {})
 
 

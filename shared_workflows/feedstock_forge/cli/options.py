@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from .. import bakery, trigger
 
@@ -52,3 +53,20 @@ def read_trigger(name: str | None, event: Path | None, folder: Path | None) -> t
 def read_bakeries(folder: Path | None) -> bakery.Bakeries:
     """The bakery database that the option, the environment or the forge itself names."""
     return bakery.Bakeries.at(folder or bakery.default_folder())
+
+
+class Amount(click.ParamType[int]):
+    """A number with its unit, such as ``6 GiB`` or ``10 min``, by one of the types of :mod:`..quantities`."""
+
+    name = "amount"
+
+    def __init__(self, kind: Any) -> None:
+        self._adapter: TypeAdapter[int] = TypeAdapter(kind)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes or seconds. Fails as click does for what is no amount."""
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            said = error.errors(include_url=False)[0]
+            self.fail(f"{said['msg']}; {said.get('ctx', {}).get('fix', 'write a number and its unit')}", param, ctx)

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import click
 
-from ..findings import Place, Refused, text
+from ..bakery import Limits
+from ..findings import Place, Refused, did_you_mean, text
+from ..git import Repository
 from ..github import GitHub
+from ..quantities import Duration, Memory
 from ..staged import comment, preview, queue, trial, turn
-from .options import bakeries_option, read_bakeries
+from ..staged.folders import NO_FOLDER, RECIPES, path_of
+from . import EXIT_REFUSED
+from .options import Amount, bakeries_option, read_bakeries
 
 repository_option = click.option(
     "--repository", envvar="GITHUB_REPOSITORY", required=True, help="`owner/name`. [$GITHUB_REPOSITORY]"
@@ -21,6 +26,63 @@ repository_option = click.option(
 @click.group("staged")
 def command() -> None:
     """Look after pull requests that propose recipes."""
+
+
+@command.command("check")
+@click.argument("names", metavar="[RECIPE]...", nargs=-1)
+@click.option(
+    "-C", "--staged", "root", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path(),
+    help="The staged recipes. [default: this folder]",
+)  # fmt: skip
+@click.option("--base", default="origin/main", show_default=True, help="What a pull request's changes are told from.")
+@click.option("--commit", default="", help="The pull request's own commit, where HEAD is GitHub's merge of it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write what came of it here.")
+@click.option("--time", type=Amount(Duration), default="10 min", show_default=True, help="The most of one run.")
+@click.option("--memory", type=Amount(Memory), default="6 GiB", show_default=True, help="The most of one run.")
+@click.option("--disk", type=Amount(Memory), default="8 GiB", show_default=True, help="The most of one run.")
+def check(
+    names: tuple[str, ...],
+    root: Path,
+    base: str,
+    commit: str,
+    output: Path | None,
+    time: int,
+    memory: int,
+    disk: int,
+) -> int:
+    """Try recipes: plan each and run it pruned, in an environment of its own and within limits.
+
+    RECIPE names a folder in recipes/; without any, those that were changed since --base are tried. Lint is a command of
+    its own: `feedstock lint`.
+
+    Exit status: 0 if every recipe completed, 1 otherwise.
+    """
+    from ..staged import attempt
+
+    clone = Repository(root.resolve())
+    compared = "" if names else clone.run("diff", "--name-only", "-z", base, "HEAD")
+    changes, outside = preview.changed(compared.split("\0")[:-1])
+    findings = preview.whole(changes, outside)
+    chosen = [name for name in names or changes if (root / path_of(name)).is_dir()][: trial.MAX_FOLDERS]
+    missing = sorted(set(names) - set(chosen))
+    if missing:
+        known = [path.name for path in sorted((root / RECIPES).iterdir()) if path.is_dir()]
+        raise Refused(NO_FOLDER.at(None, f"there is no folder {path_of(missing[0])}", did_you_mean(missing[0], known)))
+    allowed = Limits.model_construct(memory=memory, runtime=time)  # both are amounts already
+    tried: list[trial.FolderTrial] = []
+    for name in chosen:
+        if preview.is_folder(name):
+            tried.append(attempt.folder(root / path_of(name), allowed, disk, _say))
+        if output:
+            # After each, so that a job that is stopped has told what came before.
+            trial.write(trial.Trial(commit=commit or clone.resolve("HEAD") or "", folders=tried), output)
+    if output and not chosen:
+        trial.write(trial.Trial(commit=commit or clone.resolve("HEAD") or "", folders=[]), output)
+    for finding in [*findings, *(said.finding() for item in tried for said in item.said)]:
+        click.echo(text(finding), err=True)
+    for item in tried:
+        click.echo(f"{item.folder}: {'passed' if item.passed else 'failed'}")
+    return EXIT_REFUSED if findings or not all(item.passed for item in tried) else 0
 
 
 @command.command("report")

@@ -91,8 +91,7 @@ def _folder(preview: FolderPreview, trial: FolderTrial | None) -> Iterator[str]:
             yield "| runs at | no bakery yet: `feedstock label request` asks one |"
         for tried in trial.tried if trial else ():
             yield f"| trial run of {code(tried.recipe)} | {_tried(tried)} |"
-    said = [said.finding() for said in (trial.findings if trial else [])]
-    said += [said.finding() for tried in (trial.tried if trial else []) for said in tried.findings]
+    said = [said.finding() for said in (trial.said if trial else [])]
     if findings := _most([*preview.findings, *said]):
         yield ""
         yield from findings

@@ -99,9 +99,14 @@ def whole(folders: Sequence[str], outside: Sequence[str]) -> list[Finding]:
     found += [
         BAD_FOLDER.at(Place(f"{RECIPES}/{name}"), f"{name!a} cannot name a feedstock", "use a-z, digits and hyphens")
         for name in folders[:MAX_FOLDERS]
-        if not _FOLDER.fullmatch(name)
+        if not is_folder(name)
     ]
     return found
+
+
+def is_folder(name: str) -> bool:
+    """Whether a recipe folder can be called so."""
+    return _FOLDER.fullmatch(name) is not None
 
 
 def look(client: GitHub, repository: str, pull: Mapping[str, Any], server: str, bakeries: Bakeries) -> Preview:
@@ -118,7 +123,7 @@ def look(client: GitHub, repository: str, pull: Mapping[str, Any], server: str, 
         clone.mkdir()
         tree.mkdir()
         here = git.fetch(f"{server.rstrip('/')}/{source}", commit, clone)
-        sound = [name for name in folders[:MAX_FOLDERS] if _FOLDER.fullmatch(name)]
+        sound = [name for name in folders[:MAX_FOLDERS] if is_folder(name)]
         present = [name for name in sound if here.ask("rev-parse", "--verify", f"{commit}:{RECIPES}/{name}")]
         for name in present:
             here.extract(commit, f"{RECIPES}/{name}", tree)

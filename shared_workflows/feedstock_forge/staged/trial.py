@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from ..findings import RULES, Finding, Place, Refused, Who, rule
+from ..findings import Finding, Place, Refused, Rule, Severity, Who, rule
 from ..meta import RecipeId
 from ..models import Model
 from ..yaml_file import read_text
@@ -35,9 +35,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 
 
 class Said(Model):
-    """A finding, as text."""
+    """A finding, as text. What can be found depends on what runs: who reads it may not know the rule."""
 
     id: Name
+    severity: Literal["error", "warning", "hint"] = "error"
+    who: Words = ""
     message: Words
     fix: Words
     file: Words = ""
@@ -50,6 +52,8 @@ class Said(Model):
         place = finding.place or Place("")
         return cls(
             id=finding.id,
+            severity=finding.severity.value,
+            who=finding.who.value,
             message=finding.message,
             fix=finding.fix,
             file=place.file,
@@ -58,12 +62,22 @@ class Said(Model):
         )
 
     def finding(self) -> Finding:
-        """The finding again. Raises ``KeyError`` for an id that nobody declared."""
+        """The finding again."""
         place = Place(self.file, self.line, self.column) if self.file else None
-        return RULES[self.id].at(place, self.message, self.fix)
+        who = next((who for who in Who if who.value == self.who), Who.CONTRIBUTOR)
+        return Rule(self.id, Severity(self.severity), who, "").at(place, self.message, self.fix)
 
 
-class Tried(Model):
+class Described(Model):
+    """What a dataset looks like, as far as it could be opened."""
+
+    inputs: int | None = Field(default=None, ge=1)
+    of: int | None = Field(default=None, ge=1)
+    """How many inputs a full run takes, where the recipe says so."""
+    repr: str = Field(default="", max_length=MAX_REPR)
+
+
+class Tried(Described):
     """One recipe's pruned run."""
 
     recipe: RecipeId
@@ -75,10 +89,6 @@ class Tried(Model):
     """Bytes, at the most."""
     stored: int = Field(default=0, ge=0)
     """Bytes of the dataset as it is stored."""
-    inputs: int | None = Field(default=None, ge=1)
-    of: int | None = Field(default=None, ge=1)
-    """How many inputs a full run takes, where the recipe says so."""
-    repr: str = Field(default="", max_length=MAX_REPR)
 
     @property
     def full(self) -> float | None:
@@ -95,6 +105,11 @@ class FolderTrial(Model):
     recipes: int = Field(default=0, ge=0)
     """How many recipes there are; not all are tried."""
     tried: list[Tried] = Field(default=[], max_length=MAX_RECIPES)
+
+    @property
+    def said(self) -> list[Said]:
+        """Everything that is wrong with it."""
+        return [*self.findings, *(said for item in self.tried for said in item.findings)]
 
     @property
     def passed(self) -> bool:
@@ -126,10 +141,7 @@ def read(path: Path, commit: str) -> Trial:
     """Read the trial of a commit as the word of a stranger. Raises :class:`Refused` if it is not exactly one."""
     try:
         trial = Trial.model_validate_json(json.dumps(json.loads(read_text(path, max_bytes=MAX_TRIAL))))
-        for folder in trial.folders:
-            for said in [*folder.findings, *(said for item in folder.tried for said in item.findings)]:
-                said.finding()
-    except (ValueError, RecursionError, KeyError) as error:
+    except (ValueError, RecursionError) as error:
         what = str(error)
         if isinstance(error, ValidationError):
             detail = error.errors(include_url=False)[0]
