@@ -11,7 +11,7 @@ from demo import provider
 from support import actions, events, generated, github
 from support.feedstocks import Feedstock, git
 from test_triggers import example
-from test_workflows import choose_inputs, ran, steps
+from test_workflows import artifact, choose_inputs, ran, steps
 
 STAGED, OISST = "pangeo-forge/staged-recipes", "pangeo-forge/noaa-oisst-feedstock"
 APP = {"FORGE_APP_CLIENT_ID": "forge[bot]"}
@@ -85,3 +85,79 @@ def test_a_merge_makes_a_feedstock_whose_first_check_is_green(
         event = events.write(example("workflow_dispatch"), tmp_path / "dispatch.json")
         checked = actions.run(forge, feedstock, "check.yml", "workflow_dispatch", event)
         assert checked.outcomes == {"Check/Check": "success"}, checked.said[-2000:]
+
+
+CHECKED = {
+    "Check recipes/Check": [
+        "actions/checkout",
+        *steps("check-recipes", "Lint", "Try what was changed"),
+        *artifact("upload"),
+    ]
+}
+TOLD = {"Report recipes/Report": steps("report-recipes", "Report")}
+
+
+def test_a_proposal_is_tried_without_a_secret_and_told_in_one_comment_whose_turn_it_is(
+    forge: actions.Forge, tmp_path: Path
+) -> None:
+    staged = generated.generate_staged(forge, "proposals")
+    number, name = 1, "proposals/staged-recipes"
+    with github.serve(staged.server) as hub:
+        hub.add(name, 77)
+        hub.person("ada", 1)
+        hub.person("rita", 2, {name: "maintain"})
+        token = hub.person("github-actions[bot]", 9, {name: "write"})
+        files = provider.write_inputs(tmp_path / "inputs")[:4]
+        home = generated.generate(forge, "noaa-sst")
+        choose_inputs(home, [str(file) for file in files])
+        git(staged.folder, "checkout", "--quiet", "-b", "mine")
+        (home.folder / "feedstock").rename(staged.folder / "recipes/noaa-sst")
+        staged.commit("Add a recipe")
+        head = staged.head
+        hub.open(name, "mine", "ada")
+        opened = events.pull_request(head, name, repository_id=77)
+        opened["pull_request"]["number"] = opened["number"] = number
+        payload = events.write(opened, tmp_path / "opened.json")
+        job = {"GITHUB_API_URL": hub.url}
+
+        def report(event: str, payload: Path, artifacts: Path | None = None) -> actions.Run:
+            git(staged.folder, "checkout", "--quiet", "main")
+            run = actions.run(
+                forge,
+                staged,
+                "report.yml",
+                event,
+                payload,
+                job=job,
+                secrets={"GITHUB_TOKEN": token},
+                artifacts=artifacts,
+            )
+            assert run.outcomes == dict.fromkeys(TOLD, "success"), run.said[-2000:]
+            return run
+
+        assert ran(report("pull_request_target", payload)) == TOLD
+        assert hub.labels[name, number] == ["checking"]
+
+        git(staged.folder, "checkout", "--quiet", "mine")
+        checked = actions.run(forge, staged, "check.yml", "pull_request", payload)
+        assert checked.outcomes == dict.fromkeys(CHECKED, "success"), checked.said[-2000:]
+        assert ran(checked) == CHECKED
+
+        ended = events.run_of("Check", name, "proposals:mine", head, repository_id=77)
+        report("workflow_run", events.write(ended, tmp_path / "ended.json"), checked.artifacts)
+        assert hub.labels[name, number] == ["review-requested"]
+        assert hub.statuses[name, head][-1]["state"] == "success"
+        (comment,) = hub.comments[name, number]
+        for words in (
+            "### Ready for review",
+            "with 2 of 4 inputs",
+            "<xarray.Dataset>",
+            ".github/workflows/register.yml",
+        ):
+            assert words in comment["body"]
+
+        hub.review(name, number, "rita", state="CHANGES_REQUESTED")
+        reviewed = events.run_of("Reviewed", name, "proposals:mine", head, repository_id=77)
+        report("workflow_run", events.write(reviewed, tmp_path / "reviewed.json"))
+        assert hub.labels[name, number] == ["awaiting-contributor"]
+    assert hub.problems == []

@@ -32,11 +32,7 @@ def steps(action: str, *own: str) -> list[str]:
 
 def artifact(way: str) -> list[str]:
     """The steps that move the plan from job to job, the stub's own inside."""
-    command = {
-        "upload": 'mkdir "$ARTIFACTS/$NAME" && cp "$FILE" "$ARTIFACTS/$NAME/"',
-        "download": 'cp "$ARTIFACTS/$NAME"/* .',
-    }
-    return [f"actions/{way}-artifact", f"actions/{way}-artifact / {command[way]}"]
+    return [f"actions/{way}-artifact", f"actions/{way}-artifact / copy"]
 
 
 REGISTERED = {

@@ -78,8 +78,18 @@ def publish(server: Path, bakeries: Path) -> Forge:
             _copy(ROOT / name, folder / name)
     shutil.copytree(bakeries, folder / "bakeries")
     git(folder, "init", "--quiet")
+    return _commit(server, "The forge under test")
+
+
+def renew(forge: Forge, message: str) -> Forge:
+    """Commit what has changed in the forge's repository; the forge as it is then."""
+    return _commit(forge.server, message)
+
+
+def _commit(server: Path, message: str) -> Forge:
+    folder = server / FORGE
     git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "The forge under test")
+    git(folder, "commit", "--quiet", "--message", message)
     commit = git(folder, "rev-parse", "HEAD")
     rewritten = server / f"forge-{commit}"
     # A plain copy without links: act reads it as it would an unpacked archive.
@@ -158,13 +168,17 @@ def run(
     variables: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     job: Mapping[str, str] | None = None,
+    artifacts: Path | None = None,
 ) -> Run:
-    """Run ``.github/workflows/<workflow>`` of a repository for an event; ``job`` adds to GitHub's variables."""
+    """Run ``.github/workflows/<workflow>`` of a repository for an event; ``job`` adds to GitHub's variables.
+
+    ``artifacts`` are those of an earlier run, for a workflow that fetches them.
+    """
     with tempfile.TemporaryDirectory(prefix="act-", dir=forge.server) as scratch:
         place = Path(scratch)
-        artifacts = forge.server / f"artifacts-{place.name}"
+        artifacts = artifacts or forge.server / f"artifacts-{place.name}"
         for folder in (place / "home", artifacts):
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
         secret_file = place / "secrets"
         secret_file.write_text("".join(f"{name}={value}\n" for name, value in (secrets or {}).items()))
         environment = repository.environment() | {"ARTIFACTS": str(artifacts)} | dict(job or {})

@@ -61,14 +61,21 @@ def dispatch(repository: str, inputs: dict[str, str], *, repository_id: int = 42
     return _of(payload, repository, repository_id)
 
 
-def review_ended(repository: str, head: str, *, repository_id: int = 4242) -> dict[str, Any]:
-    """The end of the workflow that a review started, for the pull request from ``owner:branch``."""
+def run_of(workflow: str, repository: str, head: str, commit: str = "", *, repository_id: int = 4242) -> dict[str, Any]:
+    """The end of a run of a workflow, for the pull request from ``owner:branch``."""
     payload = copy.deepcopy(next(item for item in examples()["workflow_run"] if item["action"] == "completed"))
     owner, branch = head.split(":")
     run = payload["workflow_run"]
-    run |= {"name": "Label review", "event": "pull_request_review", "head_branch": branch}
+    run |= {"name": workflow, "head_branch": branch} | ({"head_sha": commit} if commit else {})
     run["head_repository"]["owner"]["login"] = owner
     return _of(payload, repository, repository_id)
+
+
+def review_ended(repository: str, head: str, *, repository_id: int = 4242) -> dict[str, Any]:
+    """The end of the workflow that a review started, for the pull request from ``owner:branch``."""
+    payload = run_of("Label review", repository, head, repository_id=repository_id)
+    payload["workflow_run"]["event"] = "pull_request_review"
+    return payload
 
 
 def review(repository: str, number: int, *, repository_id: int = 4242) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def comment(preview: Preview, trial: Trial | Refused | None) -> str:
     lines = [MARKER, f"### {heading}", "", f"{escape(why)} (commit `{preview.commit[:12]}`)"]
     if preview.findings:
         lines += ["", *(item(finding) for finding in preview.findings)]
-    if isinstance(trial, Refused):
+    if isinstance(trial, Refused) and why == trial.findings[0].message:
         lines += ["", *(item(finding) for finding in trial.findings)]
     sections = [
         "\n".join(_folder(folder, trial.of(folder.folder) if isinstance(trial, Trial) else None))

@@ -83,20 +83,12 @@ class Feedstock:
 
 
 def make(repository: Repository, commit: str, name: str, template: Template, staged: str) -> Feedstock:
-    """Make the feedstock of the recipe ``name`` as it stands at a commit of a clone of ``staged`` (``owner/name``).
+    """Make the feedstock of the recipe ``name`` as it is at a commit of a full clone of ``staged`` (``owner/name``).
 
     Raises :class:`Refused` with everything that lint has against the recipe, or with what the template has against its
     meta.yaml. Nothing of the recipe is run or imported.
     """
-    folders.refuse_odd(repository, commit, name)
-    with tempfile.TemporaryDirectory(prefix="feedstock-") as scratch:
-        recipe, rendered = Path(scratch, folders.path_of(name)), Path(scratch, f"{name}-feedstock")
-        repository.extract(commit, folders.path_of(name), Path(scratch))
-        file = _read(recipe, Path(scratch), f"{staged.split('/')[0]}/{name}-feedstock")
-        _render(template, rendered, answers.derive(file, recipe), recipe)
-        _give_way(rendered, recipe, answers.from_skeleton(file))
-        version = str(parse_yaml((rendered / ANSWERS).read_text("utf-8"), rendered).data["_commit"])
-        tree = _tree(repository, rendered, commit, name, Path(scratch, "index"))
+    tree, file, version = _made(repository, commit, name, template, staged)
     moved = history.move(repository, commit, folders.path_of(name), FOLDER, staged)
     message = f"Make a feedstock of the recipe\n\nFrom {staged}, {folders.path_of(name)}, and the template {version}.\n"
     date = f"@{moved.date}"
@@ -108,8 +100,31 @@ def make(repository: Repository, commit: str, name: str, template: Template, sta
         },
     ).strip()  # fmt: skip
     recipe_tree = repository.run("rev-parse", f"{commit}:{folders.path_of(name)}").strip()
-    files = tuple(path for path in repository.run("ls-tree", "-r", "-z", "--name-only", made).split("\0") if path)
-    return Feedstock(name, file, made, moved, version, recipe_tree, files)
+    return Feedstock(name, file, made, moved, version, recipe_tree, _listed(repository, tree))
+
+
+def files(repository: Repository, commit: str, name: str, template: Template, staged: str) -> tuple[str, ...]:
+    """The files that :func:`make` would make, for a preview; the clone may be shallow. Raises as it does."""
+    tree, _, _ = _made(repository, commit, name, template, staged)
+    return _listed(repository, tree)
+
+
+def _listed(repository: Repository, tree: str) -> tuple[str, ...]:
+    return tuple(path for path in repository.run("ls-tree", "-r", "-z", "--name-only", tree).split("\0") if path)
+
+
+def _made(repository: Repository, commit: str, name: str, template: Template, staged: str) -> tuple[str, Meta, str]:
+    """The feedstock as a tree in the clone, its meta.yaml, and the template's version."""
+    folders.refuse_odd(repository, commit, name)
+    with tempfile.TemporaryDirectory(prefix="feedstock-") as scratch:
+        recipe, rendered = Path(scratch, folders.path_of(name)), Path(scratch, f"{name}-feedstock")
+        repository.extract(commit, folders.path_of(name), Path(scratch))
+        file = _read(recipe, Path(scratch), f"{staged.split('/')[0]}/{name}-feedstock")
+        _render(template, rendered, answers.derive(file, recipe), recipe)
+        _give_way(rendered, recipe, answers.from_skeleton(file))
+        version = str(parse_yaml((rendered / ANSWERS).read_text("utf-8"), rendered).data["_commit"])
+        tree = _tree(repository, rendered, commit, name, Path(scratch, "index"))
+    return tree, file, version
 
 
 def _read(recipe: Path, root: Path, repository: str) -> Meta:

@@ -17,9 +17,10 @@ from .. import git, lint, meta
 from ..bakery import Bakeries
 from ..findings import Finding, Place, Refused, Severity, rule
 from ..github import GitHub
-from ..lint.targets import RECIPES
 from ..meta import FILE, LabelRequest, Meta
 from ..yaml_file import read_yaml
+from .feedstock import ANSWERS, Template, files, of_staged
+from .folders import RECIPES
 from .trial import MAX_FOLDERS, Name
 
 OUTSIDE = rule(
@@ -127,7 +128,8 @@ def look(client: GitHub, repository: str, pull: Mapping[str, Any], server: str, 
         present = [name for name in sound if here.ask("rev-parse", "--verify", f"{commit}:{RECIPES}/{name}")]
         for name in present:
             here.extract(commit, f"{RECIPES}/{name}", tree)
-        found = tuple(folder(tree, name, bakeries) for name in present)
+        template = _template(client, repository, Path(scratch), server) if present else None
+        found = tuple(_becomes(folder(tree, name, bakeries), here, commit, template, repository) for name in present)
     return Preview(repository, number, commit, found, tuple(findings))
 
 
@@ -142,6 +144,27 @@ def folder(root: Path, name: str, bakeries: Bakeries) -> FolderPreview:
         declared = None
     asks = tuple(_ask(wish, bakeries) for wish in declared.bakeries) if declared else ()
     return FolderPreview(name, declared, findings, asks, ())
+
+
+def _template(client: GitHub, repository: str, scratch: Path, server: str) -> Template | None:
+    """The template that the staged recipes came from, by their default branch; ``None`` if that does not say."""
+    content = client.file(repository, ANSWERS)
+    if content is None:
+        return None
+    (scratch / ANSWERS).write_text(content, encoding="utf-8")
+    return dataclasses.replace(of_staged(scratch), server=server)
+
+
+def _becomes(
+    seen: FolderPreview, here: git.Repository, commit: str, template: Template | None, staged: str
+) -> FolderPreview:
+    """The same folder, with the files of the feedstock, or with what keeps it from becoming one."""
+    if template is None or seen.errors:
+        return seen
+    try:
+        return dataclasses.replace(seen, files=files(here, commit, seen.folder, template, staged))
+    except Refused as refused:
+        return dataclasses.replace(seen, findings=(*seen.findings, *refused.findings))
 
 
 def _relative(finding: Finding, root: Path) -> Finding:
