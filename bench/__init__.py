@@ -1,16 +1,25 @@
 """The benchmarks: each figure is a ratio to a peer that ran beside it, or a rate, measured in the same run.
 
 Seconds say more about the machine than about the program; a ratio to a peer that ran in between says what a user
-feels. A benchmark is a module here whose ``run()`` returns its figures; ``python -m bench NAME…`` runs some of them,
-and ``python -m bench`` all.
+feels. A benchmark is a module here whose ``run()`` returns its figures, and series of them as the work grows;
+``python -m bench NAME…`` runs some of them, and ``python -m bench`` all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import median
+from math import log
+from statistics import fmean, median
 from time import perf_counter
+from typing import TypeVar
+
+T = TypeVar("T")
+
+quick = False
+"""Whether this is a rehearsal, on little work, whose results are not kept; see :func:`scaled`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Figure:
     unit: str
     """``/s``, or ``times`` for a ratio to the peer."""
     goal: str
-    """As ``≤ 0.15`` or ``≥ 300``."""
+    """As ``≤ 0.15`` or ``≥ 300``; empty where the value is only watched."""
     peer: str = ""
     detail: str = ""
     """What the value was made of: medians, counts, sizes."""
@@ -30,6 +39,8 @@ class Figure:
     @property
     def reached(self) -> bool:
         """Whether the value is on the right side of its goal."""
+        if not self.goal:
+            return True
         sign, limit = self.goal.split()
         return self.value <= float(limit) if sign == "≤" else self.value >= float(limit)
 
@@ -43,3 +54,39 @@ def alternate(times: int, *runs: Callable[[], object]) -> list[float]:
             run()
             taken.append(perf_counter() - start)
     return [median(taken) for taken in seconds]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What the same work costs at several sizes."""
+
+    name: str
+    work: str
+    """What is counted, such as ``recipes``."""
+    sizes: list[float]
+    seconds: list[float]
+
+    @property
+    def exponent(self) -> float:
+        """The slope of the logarithms: 1 where twice the work takes twice the time."""
+        xs, ys = [log(size) for size in self.sizes], [log(second) for second in self.seconds]
+        x, y = fmean(xs), fmean(ys)
+        return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / sum((a - x) ** 2 for a in xs)
+
+
+def scaled(whole: T, rehearsal: T) -> T:
+    """The amount of work: the whole, or little of it in a rehearsal."""
+    return rehearsal if quick else whole
+
+
+def say(line: str) -> None:
+    """Tell the person who waits how far it is."""
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def timed(into: list[float]) -> Iterator[None]:
+    """Append the seconds that the block takes."""
+    start = perf_counter()
+    yield
+    into.append(perf_counter() - start)

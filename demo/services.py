@@ -106,12 +106,21 @@ def _end(started: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def start(
-    home: Path, *, auth: str | None = None, ui: bool = False, keep: Callable[[], bool] = _never
+    home: Path,
+    *,
+    auth: str | None = None,
+    ui: bool = False,
+    keep: Callable[[], bool] = _never,
+    database: str | None = None,
 ) -> Iterator[Server]:
-    """Start a server on a SQLite file in ``home``; :meth:`Server.wait` tells when it answers."""
+    """Start a server; :meth:`Server.wait` tells when it answers.
+
+    ``database`` is a URL as SQLAlchemy writes it (default: a SQLite file in ``home``).
+    """
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     environment = quiet(home) | ({"PREFECT_SERVER_API_AUTH_STRING": auth} if auth else {})
+    environment |= {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = home / "server.log"
     with process(command if ui else [*command, "--no-ui"], environment, log, keep) as started:
@@ -119,9 +128,9 @@ def start(
 
 
 @contextlib.contextmanager
-def serve(home: Path, auth: str | None = None) -> Iterator[Server]:
-    """A server that answers, on a fresh SQLite file in ``home``."""
-    with start(home, auth=auth) as server:
+def serve(home: Path, auth: str | None = None, database: str | None = None) -> Iterator[Server]:
+    """A server that answers, on a fresh SQLite file in ``home`` or on another ``database``."""
+    with start(home, auth=auth, database=database) as server:
         server.wait()
         yield server
 
