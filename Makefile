@@ -45,8 +45,8 @@ lint: setup $(ACTIONLINT) ## Style, types, workflows, bakeries
 	$(BIN)/zizmor --quiet --offline --persona auditor .github shared_workflows
 	$(BIN)/feedstock bakery check --bakeries bakeries
 
-bench: setup ## Measure, and write docs/performance.md anew
-	$(BIN)/python -m bench
+bench: setup ## Measure, and write docs/performance.md anew (NAMES="lint bake" measures some)
+	$(BIN)/python -m bench $(NAMES)
 
 release: setup ## Make the commits and the tag of a version: VERSION=0.2.0 (CHECKS=no leaves lint and tests out)
 	@$(BIN)/python -m feedstock_forge.forge_release check '$(VERSION)'
