@@ -381,6 +381,32 @@ def test_whatever_request_github_fails_the_truth_is_shown_in_the_end(fault: str,
     assert len(scene.runs()) == 1
 
 
+@pytest.mark.parametrize("carried_out", [False, True], ids=["before it acts", "after it has acted"])
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_whatever_request_github_fails_a_label_has_one_deployment_in_the_end(
+    fault: str, carried_out: bool, scene: Scene
+) -> None:
+    why = (status.Refusal("grant-missing", "there is no grant", "ask for one", "bakery operator"),)
+    asked = [status.Label("local.dev"), status.Label("local.prod", refusals=why, granted=False)]
+    hub, client = scene.clients()
+    with hub, client:
+        for number in range(1, 20):
+            about = status.Subject(scene.feedstock.repository, 1, f"{number:040}", f"v{number}", "merge", 7)
+            before = len(scene.hub.requests)
+            scene.hub.after(number, *FAULTS[fault], carried_out=carried_out)
+            wrong = status.begin(hub, about, asked)
+            scene.hub.after(0)
+            assert all(finding.id.startswith("github-") and finding.fix for finding in wrong)
+            done = len(scene.hub.requests) - before < number
+            assert status.begin(hub, about, asked) == []
+            mine = [row for row in scene.hub.deployments[about.repository] if row["sha"] == about.commit]
+            assert [row["environment"] for row in mine] == ["local.dev", "local.prod"]
+            assert {status["state"] for status in mine[1]["statuses"]} == {"error"}
+            if done:
+                break
+    assert number > 3
+
+
 def test_without_prefect_nothing_is_claimed(scene: Scene, command: Command) -> None:
     scene.release()
     away = {"PREFECT_API_URL": f"http://127.0.0.1:{prefect.free_port()}/api"}

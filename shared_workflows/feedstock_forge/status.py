@@ -109,7 +109,9 @@ class Label:
             first = f"{bad[0].name} {bad[0].label.lower()}: {bad[0].message or 'no reason given'}"
             return "failure", f"{failed}; {first}" if failed else first
         partly = f"; refused in part: {self.refusals[0].id}" if self.refusals else ""
-        return "success", f"{many}: completed{partly}"
+        # A run may complete and still have something to say: that its dataset is not in the catalog, for one.
+        said = next((f"; {run.message}" for run in self.runs if run.message), "")
+        return "success", f"{many}: completed{partly}{said}"
 
 
 def subject(found: Trigger) -> Subject:
@@ -151,10 +153,11 @@ def begin(github: GitHub, about: Subject, asked: Sequence[Label]) -> list[Findin
             row = shown.get(label.name)
             if row is None or _kept(row) != (label.granted, label.refusals):
                 made = _create(github, about, label)
-                if not label.granted:
-                    _set(github, about, made, label)
                 if row is not None:
                     _inactive(github, about, row)
+                row = made
+            if not label.granted and _now(github, about, row) is None:
+                _set(github, about, row, label)
         if not any(label.granted for label in asked):
             _write(github, about, section(None, asked))
     except Refused as refused:

@@ -78,13 +78,15 @@ class GitHub:
     """Sent with every answer."""
     watchers: list[Callable[[str], None]] = field(default_factory=list)
     """Called with ``METHOD /path`` before a request is looked at, and with ``done METHOD /path`` once it has worked."""
-    later: list[Any] = field(default_factory=list)
-    """How many requests are still answered before one is not, and the answer that it gets."""
+    later: tuple[int, int, dict[str, str], bool] | None = None
+    """Which request from now on gets another answer, its status and headers, and whether it is carried out before."""
     lock: Any = field(default_factory=threading.RLock)
 
-    def after(self, number: int, status: int = 0, headers: dict[str, str] | None = None) -> None:
+    def after(
+        self, number: int, status: int = 0, headers: dict[str, str] | None = None, *, carried_out: bool = False
+    ) -> None:
         """Answer the ``number``-th request from now with a status; none, if it is 0."""
-        self.later = [number, status, headers or {}] if number else []
+        self.later = (number, status, headers or {}, carried_out) if number else None
 
     clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
@@ -489,11 +491,13 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
                 for watcher in state.watchers:
                     watcher(asked)
                 fault = next((fault for fault in state.faults if re.fullmatch(fault[0], asked)), None)
+                late = None
                 if state.later:
-                    state.later[0] -= 1
-                    if state.later[0] == 0:
-                        fault, state.later = ("", *state.later[1:]), []
-                        return self._send(fault[1], {"message": "a fault of the test's"}, fault[2])
+                    number, *rest = state.later
+                    state.later = (number - 1, *rest) if number > 1 else None
+                    if number == 1 and not rest[2]:
+                        return self._send(rest[0], {"message": "a fault of the test's"}, rest[1])
+                    late = rest if number == 1 else None
                 if fault:
                     state.faults.remove(fault)
                     return self._send(fault[1], {"message": "a fault of the test's"}, fault[2])
@@ -521,6 +525,8 @@ def _handler(state: GitHub) -> type[BaseHTTPRequestHandler]:
                 except Exception as error:
                     state.problems.append(f"{asked}: {error}")
                     return self._send(500, {"message": str(error)})
+            if late:
+                return self._send(late[0], {"message": "a fault of the test's"}, late[1])
             return self._send(status, answer)
 
         def _send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
