@@ -20,7 +20,7 @@ from obstore.store import MemoryStore
 from conftest import Command
 from demo import provider
 from feedstock_forge import catalog, meta
-from feedstock_forge.bake import Provenance, bake, provenance
+from feedstock_forge.bake import Provenance, bake, bake_virtual, provenance
 from feedstock_forge.catalog import dataset, entry, opening, sources, storage, validate
 from feedstock_forge.cli import feedstock
 from feedstock_forge.findings import Refused
@@ -32,7 +32,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("inputs")
     paths = [folder / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:3]]
     for first, path in zip(provider.MONTHS, paths, strict=False):
-        provider.month(first).to_netcdf(path, engine="h5netcdf")
+        chunks = {name: {**provider.PACKING, "chunksizes": (1, 45, 90)} for name in ("sst", "ice")}
+        provider.month(first).to_netcdf(path, engine="h5netcdf", encoding=chunks)
     return paths
 
 
@@ -122,6 +123,19 @@ def test_each_run_stands_once_in_the_history_and_each_release_that_can_be_opened
     found: dict[str, Any] = {}
     exec(code, found)  # noqa: S102 - it is there to be run
     assert found["ds"].sizes["time"] == 59
+
+
+def test_a_virtual_dataset_is_described_and_opened_with_leave_to_read_its_files(
+    declared: meta.Meta, inputs: list[Path], tmp_path: Path
+) -> None:
+    bake_virtual([str(path) for path in inputs], url(tmp_path), concat_dim="time")
+    assert catalog.record(declared, Provenance("ocean", "sst", version="v1.0.0"), url(tmp_path)) is None
+    data = documents(tmp_path / "catalog/ocean/v1/sst")["v1.0.0.json"]["assets"]["data"]
+    assert data["feedstock:refers_to"] == [f"file://{inputs[0].parent}/"]
+    found: dict[str, Any] = {}
+    exec(data["description"].split("```")[1].removeprefix("python\n"), found)  # noqa: S102 - it is there to be run
+    with xr.open_dataset(inputs[0]) as first:
+        assert found["ds"].sst[:31].load().equals(first.sst.load())
 
 
 def test_plain_zarr_keeps_the_item_of_the_newest_release_only(

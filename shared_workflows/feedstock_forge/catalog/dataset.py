@@ -48,6 +48,8 @@ class Published:
     consolidated: bool = False
     newest_tag: str | None = None
     """The tag of the newest release, where the store keeps releases."""
+    refers_to: tuple[str, ...] = ()
+    """Where a virtual dataset's values are: prefixes that a reader has to allow. Nothing here reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ def _open_icechunk(url: str, tag: str | None) -> Published:
     dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, decode_timedelta=False)
     by_time = {tag: next(iter(repository.ancestry(tag=tag))).written_at for tag in tags} if tag is None else {}
     newest = max(by_time, key=lambda tag: by_time[tag], default=None)
-    return Published(url, "icechunk", dataset, name, info.id, info.written_at, newest_tag=newest)
+    prefixes = tuple(sorted(repository.config.virtual_chunk_containers or {}))
+    return Published(url, "icechunk", dataset, name, info.id, info.written_at, newest_tag=newest, refers_to=prefixes)
 
 
 def _open_zarr(url: str) -> Published:

@@ -212,12 +212,15 @@ def _described(thing: pystac.Collection | pystac.Item, described: Description, a
 
 
 def _asset(published: Published) -> pystac.Asset:
-    snippet = opening.code(published.url, tag=published.tag, consolidated=published.consolidated)
+    snippet = opening.code(
+        published.url, tag=published.tag, consolidated=published.consolidated, refers_to=published.refers_to
+    )
     stored = Folder(published.url).bytes_stored()
     fields = {
         "feedstock:store": published.store,
         "feedstock:bytes": int(published.dataset.nbytes),
         "feedstock:bytes_stored": stored,
+        "feedstock:refers_to": list(published.refers_to) or None,
         "icechunk:tag": published.tag,
         "icechunk:snapshot_id": published.snapshot,
         "xarray:open_kwargs": {"engine": "zarr", "consolidated": published.consolidated, "chunks": {}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from .storage import is_local, local_path
@@ -14,8 +15,11 @@ def code(
     consolidated: bool = False,
     public_url: str | None = None,
     region: str | None = None,
+    refers_to: Sequence[str] = (),
 ) -> str:
     """Python that opens the dataset at ``url`` as ``ds``; ``tag`` is the Icechunk tag of the release to open.
+
+    ``refers_to`` are the prefixes of the files that a virtual dataset refers to, which the reader then allows.
 
     With ``public_url`` everybody may read the dataset: plain Zarr there, Icechunk without credentials.
     """
@@ -24,12 +28,24 @@ def code(
         return (
             "import icechunk\nimport xarray as xr\n\n"
             f"storage = {_storage(url, public_url, region)}\n"
-            "repository = icechunk.Repository.open(storage)\n"
+            f"{_repository(refers_to)}"
             f"session = repository.readonly_session({where})\n"
             "ds = xr.open_zarr(session.store, consolidated=False)\n"
         )
     location = public_url or (str(local_path(url)) if is_local(url) else url)
     return f"import xarray as xr\n\nds = xr.open_zarr({_text(location)}, consolidated={consolidated})\n"
+
+
+def _repository(refers_to: Sequence[str]) -> str:
+    if not refers_to:
+        return "repository = icechunk.Repository.open(storage)\n"
+    anybody = "icechunk.s3_anonymous_credentials()"
+    leave = "".join(f"    {_text(one)}: {anybody if one.startswith('s3:') else None},\n" for one in refers_to)
+    return (
+        "# The values are in the provider's own files: reading the dataset reads there.\n"
+        f"allowed = icechunk.containers_credentials({{\n{leave}}})\n"
+        "repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=allowed)\n"
+    )
 
 
 def _storage(url: str, public_url: str | None, region: str | None) -> str:

@@ -232,6 +232,7 @@ def _code(entry: Entry) -> str:
         consolidated=isinstance(kwargs, dict) and kwargs.get("consolidated") is True,
         public_url=_public_url(entry),
         region=entry.source.region,
+        refers_to=[one for one in _list(entry.data.get("feedstock:refers_to")) if isinstance(one, str)],
     )
 
 
