@@ -87,7 +87,8 @@ def test_both_ways_keep_what_a_person_changed_and_bring_what_the_template_change
     assert {name for name in before if before[name] != after.get(name)} == {
         ".copier-answers.yml", ".github/ISSUE_TEMPLATE/problem.yml", ".github/workflows/check.yml",
         ".github/workflows/label-state.yml", ".github/workflows/register.yml", ".github/workflows/request-label.yml",
-        ".pre-commit-config.yaml", ".schemas/meta.json", "README.md", "requirements-dev.txt",
+        ".github/workflows/status.yml", ".pre-commit-config.yaml", ".schemas/meta.json", "README.md",
+        "requirements-dev.txt",
     }  # fmt: skip
     assert b"Cite us." in after["README.md"]
     assert b"## Publish it" in after["README.md"]

@@ -67,7 +67,7 @@ def ledger(folder: Path) -> list[Release]:
 
 def notes(folder: Path, version: str | None = None) -> str:
     """The entries of a version in the changelog, or of what is not released yet. Raises :class:`Refused` for none."""
-    heading = rf"## {re.escape(version)} \(.*\)" if version else re.escape(UNRELEASED)
+    heading = rf"## {re.escape(version)} \([\d-]+\)" if version else re.escape(UNRELEASED)
     found = re.search(rf"(?ms)^{heading}\n(.*?)(?=^## |\Z)", read_text(folder / CHANGELOG))
     if not found or not re.search(r"^- \S", found[1], re.MULTILINE):
         what = f"has no entry under {f'`## {version} (<date>)`' if version else f'`{UNRELEASED}`'}"
