@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import pytest
 import yaml
 
+from demo import provider
 from feedstock_forge import engines, recipe_process
 from feedstock_forge.bake import Provenance
 from feedstock_forge.bakery import Bakeries, Engine, Limits
@@ -122,10 +124,12 @@ def test_the_engine_travels_with_the_deployment() -> None:
     assert engines.from_environment({}) == Engine()
 
 
-def run(feedstock: Feedstock, recipe: str, engine: Engine, target: Path) -> list[str]:
+def run(
+    feedstock: Feedstock, recipe: str, engine: Engine, target: Path, mode: Literal["complete", "update"] = "complete"
+) -> list[str]:
     feedstock.write("feedstock/recipe.py", recipe)
     origin = Provenance("sst", "sst", version="v1.0.0", commit="c" * 40)
-    job = Job(str(feedstock.folder), "sst", str(target), "complete", False, origin, engine)
+    job = Job(str(feedstock.folder), "sst", str(target), mode, False, origin, engine)
     lines: list[str] = []
     recipe_process.run(Path(sys.executable), job, lines.append)
     return lines
@@ -151,6 +155,39 @@ def test_an_xarray_recipe_computes_in_the_processes_of_a_cluster(feedstock: Feed
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     assert not any(psutil.pid_exists(pid) for pid in pids), "the cluster ends with the recipe"
+
+
+@pytest.mark.parametrize("store", ["icechunk", pytest.param("zarr", marks=pytest.mark.slow)])
+def test_bake_writes_on_the_cluster_what_it_writes_in_threads(feedstock: Feedstock, tmp_path: Path, store: str) -> None:
+    recipe = """
+    import os
+    from pathlib import Path
+    from feedstock_forge.bake import bake
+
+    INPUTS = {inputs!r}
+
+    def double(ds):
+        (Path({seen!r}) / str(os.getpid())).touch()
+        return ds.assign(double=2 * ds.sst)
+
+    def sst(target, mode="complete", prune=False):
+        (Path({seen!r}) / str(os.getpid())).touch()
+        bake(INPUTS, target, mode=mode, concat_dim="time", chunks={{"time": 10}}, preprocess=double)
+    """
+    (tmp_path / "seen").mkdir()
+    paths = [tmp_path / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:4]]
+    for first, path in zip(provider.MONTHS, paths, strict=False):
+        provider.month(first).to_netcdf(path, engine="h5netcdf", unlimited_dims=["time"])
+    target = tmp_path / f"ocean.{store}"
+    for count, mode in ((3, "complete"), (4, "update")):
+        inputs = [str(path) for path in paths[:count]]
+        text = textwrap.dedent(recipe).format(inputs=inputs, seen=str(tmp_path / "seen"))
+        run(feedstock, text, TWO_WORKERS, target, mode)
+        added = [line for line in provider.check(str(target), paths[:count]) if ": variables" not in line]
+        assert added == [], "but for the variable that `preprocess` adds"
+        with provider.open_dataset(str(target)) as baked:
+            assert baked.double.equals(2 * baked.sst)
+    assert len(list((tmp_path / "seen").iterdir())) == 2 * 3, "the recipe's process and two workers, twice"
 
 
 def test_an_engine_that_does_not_start_is_its_operators_business(feedstock: Feedstock, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from zarr.codecs import BloscCodec
 from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from ..quantities import Memory
-from . import PRUNED_INPUTS, Provenance, record
+from . import PRUNED_INPUTS, Provenance, cluster, record
 from .fetch import Fetcher, fetching, shown
 from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
@@ -115,7 +115,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
+class Box:
     """A part of one variable that is written at once: whole chunks, ``index`` in elements of the dataset."""
 
     variable: str
@@ -196,7 +196,7 @@ class Bake:
 
     def begin(self, store: Store, *, keep: bool) -> ZarrStore:
         """What the next state of the dataset is written into: with what is published, or empty."""
-        return store.begin(keep=keep)
+        return store.begin(keep=keep, spread=cluster.client() is not None)
 
     def write(self, store: ZarrStore, base: Published | None, chunks: dict[str, int], made: dict[str, Any]) -> None:
         """Write every chunk into ``store``: a new dataset, or what follows ``base``."""
@@ -213,13 +213,8 @@ class Bake:
         log.info("writing %s in %d parts", format_size(total * (stops[-1] - start)), len(boxes))
         written = _Progress(len(boxes))
 
-        def one(box: _Box) -> None:
-            values = self._gather(box, stops)
-            if self.stop.is_set():
-                raise Stopped
-            array = arrays[box.variable]
-            array[tuple(box.index[dim] for dim in self.reference.variables[box.variable].dims)] = values
-            written.add(values.nbytes)
+        def one(box: Box) -> None:
+            written.add(self.put(box, stops, arrays[box.variable]))
 
         # As read, as gathered, as compressed; and what `preprocess` makes on the way.
         is_copy = all(description.is_plain for description in self.descriptions)
@@ -227,9 +222,32 @@ class Bake:
         # Opening costs more than reading a small input, and neighbouring boxes share theirs; but each that is open
         # takes memory for the blocks that its library keeps.
         most = max((len(self._inputs_of(box, stops)) for box in boxes if len(box.index) > 1), default=1)
-        self.kept_open = lru_cache(min(threads * most, _OPEN))(self.open)
+        self.most_open = min(threads * most, _OPEN)
+        if (client := cluster.client()) is not None and cluster.takes(store):
+            cluster.write(client, self, store, boxes, stops, written.add)
+            return
+        self.kept_open = lru_cache(self.most_open)(self.open)
         in_threads(one, boxes, threads, self.stop)
         self.kept_open.cache_clear()
+
+    def put(self, box: Box, stops: list[int], array: zarr.Array[Any]) -> int:
+        """Copy a box from the inputs into its array; returns the bytes of its values."""
+        values = self._gather(box, stops)
+        if self.stop.is_set():
+            raise Stopped
+        array[tuple(box.index[dim] for dim in self.reference.variables[box.variable].dims)] = values
+        return values.nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker of a cluster needs; it fetches for itself what it does not find."""
+        return {
+            key: value for key, value in vars(self).items() if key not in ("fetcher", "stop", "opening", "kept_open")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.stop, self.opening = threading.Event(), threading.Lock()
+        self.kept_open = lru_cache(self.most_open)(self.open)
 
     def copies(self, variable: Variable) -> bool:  # noqa: ARG002 - another kind of bake chooses
         """Whether the values of a variable that is joined are copied into the store."""
@@ -245,7 +263,7 @@ class Bake:
         with self.opening:
             return self.kept_open(number)
 
-    def _inputs_of(self, box: _Box, stops: list[int]) -> range:
+    def _inputs_of(self, box: Box, stops: list[int]) -> range:
         """The numbers of the inputs that hold a part of the box; ``stops`` is where each ends in the dataset."""
         wanted = box.index[self.concat_dim]
         return range(bisect_right(stops, wanted.start) - 1, bisect_left(stops, wanted.stop))
@@ -254,6 +272,8 @@ class Bake:
         """Open the input of this number."""
         # What `preprocess` left alone need not go through it again.
         preprocess = None if self.descriptions[number].is_plain else self.preprocess
+        if not self.paths[number].exists():  # a worker on another machine than the one that has looked at it
+            self.paths[number] = self.fetcher.fetch(self.urls[number])
         return Opened.file(self.urls[number], self.paths[number], preprocess)
 
     def _axis(self, name: str) -> int:
@@ -338,13 +358,13 @@ class Bake:
                 lengths[dim] = math.ceil(lengths[dim] / parts) if dim != self.concat_dim else max(1, room // others)
         return tuple(lengths[dim] for dim in variable.dims)
 
-    def _boxes(self, arrays: dict[str, zarr.Array[Any]], start: int, stop: int) -> Iterator[_Box]:
+    def _boxes(self, arrays: dict[str, zarr.Array[Any]], start: int, stop: int) -> Iterator[Box]:
         """Cut what is to be written into boxes of whole chunks, in the order of the inputs.
 
         A box is one chunk long in ``concat_dim`` and as large as memory allows in the others, so that each input is
         read once and from front to back.
         """
-        cuts: list[tuple[int, _Box]] = []
+        cuts: list[tuple[int, Box]] = []
         for name, array in arrays.items():
             dims, axis = self.reference.variables[name].dims, self._axis(name)
             lengths = list(array.chunks)
@@ -356,10 +376,10 @@ class Bake:
                 list(_spans(start if other == axis else 0, stop if other == axis else size, length))
                 for other, (size, length) in enumerate(zip(array.shape, lengths, strict=True))
             ]
-            cuts += ((index[axis].start, _Box(name, dict(zip(dims, index, strict=True)))) for index in product(*spans))
+            cuts += ((index[axis].start, Box(name, dict(zip(dims, index, strict=True)))) for index in product(*spans))
         return (box for _, box in sorted(cuts, key=lambda cut: cut[0]))
 
-    def _gather(self, box: _Box, stops: list[int]) -> np.ndarray[Any, Any]:
+    def _gather(self, box: Box, stops: list[int]) -> np.ndarray[Any, Any]:
         """The stored values of a box, from the inputs that hold them."""
         like, axis = self.reference.variables[box.variable], self._axis(box.variable)
         wanted, numbers = box.index[self.concat_dim], self._inputs_of(box, stops)
@@ -372,7 +392,7 @@ class Bake:
             values[(slice(None),) * axis + (there,)] = self._part(box, number, stops)
         return values
 
-    def _part(self, box: _Box, number: int, stops: list[int]) -> np.ndarray[Any, Any]:
+    def _part(self, box: Box, number: int, stops: list[int]) -> np.ndarray[Any, Any]:
         """The stored values of a box that one input holds."""
         begin, wanted = stops[number], box.index[self.concat_dim]
         here = slice(max(begin, wanted.start) - begin, min(stops[number + 1], wanted.stop) - begin)
@@ -494,13 +514,13 @@ def _units_differ(description: Description, like: Any, name: str) -> bool:
     return any(own.encoding.get(key) != like.encoding.get(key) for key in ("units", "calendar"))
 
 
-def _threads(boxes: Sequence[_Box], arrays: dict[str, zarr.Array[Any]], copies: int) -> int:
+def _threads(boxes: Sequence[Box], arrays: dict[str, zarr.Array[Any]], copies: int) -> int:
     """As many threads as keep the processors busy, or fewer where the boxes in their hands would not fit in memory.
 
     ``copies`` is how many of its box each holds at once.
     """
 
-    def size(box: _Box) -> int:
+    def size(box: Box) -> int:
         itemsize: int = arrays[box.variable].dtype.itemsize
         elements: int = math.prod(cut.stop - cut.start for cut in box.index.values())
         return elements * itemsize

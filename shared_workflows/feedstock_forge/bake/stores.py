@@ -46,8 +46,8 @@ class Store(Protocol):
     def published(self) -> ZarrStore | None:
         """The published dataset, read-only, or ``None`` if there is none."""
 
-    def begin(self, *, keep: bool) -> ZarrStore:
-        """A store to write the next state into: with what is published, or empty."""
+    def begin(self, *, keep: bool, spread: bool = False) -> ZarrStore:
+        """A store to write the next state into: with what is published, or empty. ``spread`` over several processes."""
 
     def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:
         """Make the next state the published one, all at once."""
@@ -100,7 +100,7 @@ class LocalZarr:
         """The store in its folder."""
         return LocalStore(self.path, read_only=True) if self.path.exists() else None
 
-    def begin(self, *, keep: bool) -> ZarrStore:
+    def begin(self, *, keep: bool, spread: bool = False) -> ZarrStore:  # noqa: ARG002 - a folder is anybody's
         """A folder to move into place; with ``keep``, of links to the published files.
 
         Zarr writes a file under another name and moves it over the old one, so a link's other end never changes.
@@ -141,6 +141,7 @@ class IcechunkStore:
         self.path = path
         self.staged = folder / "store" if folder else None
         self.session: icechunk.Session | None = None
+        self.fork: icechunk.ForkSession | None = None
         self.repository: icechunk.Repository | None = None
         # Only to ask for the storage of a folder makes the folder.
         if path is None or path.exists():
@@ -156,7 +157,11 @@ class IcechunkStore:
         return store
 
     def begin(
-        self, *, keep: bool, containers: Mapping[str, tuple[icechunk.VirtualChunkContainer, Any]] | None = None
+        self,
+        *,
+        keep: bool,
+        spread: bool = False,
+        containers: Mapping[str, tuple[icechunk.VirtualChunkContainer, Any]] | None = None,
     ) -> ZarrStore:
         """A session on the main branch.
 
@@ -178,14 +183,18 @@ class IcechunkStore:
                 self.repository = self.repository.reopen(config, allowed)
                 self.repository.save_config()
         self.session = self.repository.writable_session("main")
+        # Only a fork can be sent to other processes, and only a session without changes can be forked.
+        self.fork = self.session.fork() if spread else None
+        store: ZarrStore = (self.fork or self.session).store
         if not keep:
-            zarr.open_group(self.session.store, mode="w", zarr_format=3)
-        store: ZarrStore = self.session.store
+            zarr.open_group(store, mode="w", zarr_format=3)
         return store
 
     def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:
         """Commit the session, tag the snapshot, and move a new repository into place."""
         assert self.session is not None  # noqa: S101 - the order of calls
+        if self.fork is not None:
+            self.session.merge(self.fork)
         try:
             self.session.commit(message, metadata)
         except icechunk.ConflictError:
