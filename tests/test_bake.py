@@ -580,6 +580,12 @@ SMALL_DISK = textwrap.dedent(
     from pathlib import Path
     assert provider.check(target, [Path(inputs[0])]) == []
     assert [path.name for path in Path(folder).iterdir()] == [f"ocean.{store}"]
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    try:
+        bake(inputs[:2], target, concat_dim="time")
+    except Refused as refused:
+        print(refused)
+    assert provider.check(target, [Path(inputs[0])]) == []
     """
 )
 
@@ -589,7 +595,9 @@ SMALL_DISK = textwrap.dedent(
     reason="needs a small disk, and so leave to mount one",
 )
 @pytest.mark.parametrize("store", STORES)
-def test_a_full_disk_is_named_and_the_dataset_stays_as_it_was(ocean: list[Path], tmp_path: Path, store: str) -> None:
+def test_a_full_disk_and_one_that_may_only_be_read_are_named_and_the_dataset_stays_as_it_was(
+    ocean: list[Path], tmp_path: Path, store: str
+) -> None:
     program = [sys.executable, "-c", SMALL_DISK, str(tmp_path), store, *urls(ocean)]
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", *program],
@@ -598,7 +606,10 @@ def test_a_full_disk_is_named_and_the_dataset_stays_as_it_was(ocean: list[Path],
         cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("disk-full"), done.stdout
+    full, read_only = done.stdout.splitlines()
+    assert full.startswith("disk-full")
+    assert read_only.startswith("target-unwritable")
+    assert "Read-only file system" in read_only
 
 
 def total(target: str) -> tuple[int, int]:
@@ -669,6 +680,18 @@ class TestRunsThatEnd:
         bake(urls(ocean), str(target), concat_dim="time", mode="update")
         assert provider.check(str(target), ocean) == []
         assert [path.name for path in (tmp_path / "out").iterdir()] == [target.name]
+
+    def test_by_a_kill_are_taken_up_from_what_they_had_fetched(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FEEDSTOCK_CACHE", str(tmp_path / "cache"))
+        served.always = {ocean[5].name: "slow"}
+        target = tmp_path / "out" / "ocean.icechunk"
+        inputs: Any = [f"{served.url}/{path.name}" for path in ocean]
+        stop_at(start(str(target), "complete", inputs, tmp_path / "scratch"), "input 3", signal.SIGKILL)
+        bake(inputs, str(target), concat_dim="time")
+        assert ocean[2].name in served.unchanged
+        assert provider.check(str(target), ocean) == []
 
     def test_by_ctrl_c_leave_no_files(self, ocean: list[Path], served: faults.Provider, tmp_path: Path) -> None:
         served.always = {path.name: "slow" for path in ocean}

@@ -10,7 +10,6 @@ pangeo-forge-recipes goes with those of the past.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import logging
@@ -187,24 +186,22 @@ def _refuse_stores(count: int) -> NoReturn:
 
 def _parts(transform: Any) -> Iterator[Any]:
     """The steps of a pipeline, one by one."""
-    # What `|` makes keeps its steps in `_parts`, and what `"label" >>` makes its step in `transform`.
-    if hasattr(transform, "_parts"):
+    # What `"label" >>` makes keeps its step in `transform` and passes for it; what `|` makes keeps them in `_parts`.
+    if _is_labelled(transform):
+        yield from _parts(transform.transform)
+    elif hasattr(transform, "_parts"):
         for part in transform._parts:
             yield from _parts(part)
-    elif _is_labelled(transform):
-        yield from _parts(transform.transform)
     else:
         yield transform
 
 
 def _changed(transform: Any, change: Callable[[Any], Any]) -> Any:
     """A pipeline with each of its steps changed."""
+    if _is_labelled(transform):
+        return transform.label >> _changed(transform.transform, change)
     if hasattr(transform, "_parts"):
         return reduce(lambda one, other: one | other, (_changed(part, change) for part in transform._parts))
-    if _is_labelled(transform):
-        labelled = copy.copy(transform)
-        labelled.transform = _changed(transform.transform, change)
-        return labelled
     return change(transform)
 
 
