@@ -201,6 +201,16 @@ def test_a_private_feedstock_is_found_with_the_token_alone(ocean):
     assert "error[github-not-found]" in refused.stderr
 
 
+def test_the_feedstocks_of_a_person_are_found_and_the_private_ones_by_that_person_alone(ocean):
+    for number, name in enumerate(["ada/open-feedstock", "ada/hidden-feedstock"], start=20):
+        git(ocean.hub.folder, "clone", "--quiet", "--bare", NAMES[0], name)
+        ocean.hub.repositories[name] = number
+    ocean.hub.private.add("ada/hidden-feedstock")
+    token = ocean.hub.person("ada", 8, {"ada/open-feedstock": "admin", "ada/hidden-feedstock": "admin"})
+    assert "v2.0.0: 2 to update" in ocean.run("ada/*", "--dry-run", GITHUB_TOKEN=token).stdout
+    assert "v2.0.0: 1 to update" in ocean.run("ada/*", "--dry-run").stdout
+
+
 def test_a_private_feedstock_is_cloned_and_pushed_with_the_token_which_no_command_line_shows(ocean, tmp_path):
     ocean.hub.private.add(NAMES[0])
     wrapper = tmp_path / "bin/git"
@@ -334,8 +344,11 @@ def test_all_requests_wait_when_github_says_so_and_the_run_goes_on(ocean):
         (f"GET /repos/{NAMES[1]}/pulls", 429, {"retry-after": "1"}),
         (f"POST /repos/{NAMES[2]}/pulls", 403, {"retry-after": "1"}),
     ]
+    # The hour's budget is nearly used up, and there is a new one in a second.
+    reset = str(int(time.time()) + 1)
+    ocean.hub.headers |= {"x-ratelimit-limit": "5000", "x-ratelimit-remaining": "49", "x-ratelimit-reset": reset}
     done = ocean.run("ocean/*", "--pace", "0")
-    assert done.stderr.count("GitHub has had enough requests for now; going on at") >= 1
+    assert done.stderr.count("GitHub has had enough requests for now; going on at") >= 2
     assert [len(ocean.hub.pulls[name]) for name in NAMES] == [1, 1, 1]
 
 
@@ -348,9 +361,11 @@ def test_changes_keep_their_distance_and_the_hours_budget_and_reading_does_not_w
     assert time.time() - start < 1800
     said = []
     gate = Pace(say=said.append)
-    gate.after({"x-ratelimit-remaining": "51", "x-ratelimit-reset": str(int(start) + 900)})
+    told = {"x-ratelimit-limit": "5000", "x-ratelimit-reset": str(int(start) + 900)}
+    gate.after(told | {"x-ratelimit-remaining": "51"})
+    gate.after(told | {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "1"})
     assert said == []
-    gate.after({"x-ratelimit-remaining": "49", "x-ratelimit-reset": str(int(start) + 900)})
+    gate.after(told | {"x-ratelimit-remaining": "49"})
     assert len(said) == 1
     gate.stop()
     with pytest.raises(Stopped):

@@ -15,8 +15,8 @@ BETWEEN = 1.0
 """Seconds between two changes, as GitHub asks; it keeps below its 80 a minute too."""
 AN_HOUR = 500
 """Changes in an hour that GitHub allows."""
-RESERVE = 50
-"""Requests of the hour that are left to others who use the same token."""
+RESERVE = 0.01
+"""The part of the hour's requests that is left to others who use the same token."""
 HOUR = 3600.0
 
 
@@ -51,8 +51,8 @@ class Pace:
 
     def after(self, headers: Mapping[str, str]) -> None:
         """Heed what an answer says about the hour's budget."""
-        left, reset = headers.get("x-ratelimit-remaining", ""), headers.get("x-ratelimit-reset", "")
-        if left.isdigit() and reset.isdigit() and int(left) < RESERVE:
+        limit, left, reset = (headers.get(f"x-ratelimit-{name}", "") for name in ("limit", "remaining", "reset"))
+        if limit.isdigit() and left.isdigit() and reset.isdigit() and int(left) < int(limit) * RESERVE:
             self.pause(float(reset) - time.time() + 1)
 
     def pause(self, seconds: float) -> None:
