@@ -5,11 +5,12 @@ from pathlib import Path
 
 import copier
 import pytest
+import yaml
 
 from feedstock_forge import lifecycle, lint
 from feedstock_forge.git import Repository
 from feedstock_forge.lifecycle import State
-from feedstock_forge.template import fetched
+from feedstock_forge.template import USERS, fetched
 from support import templates
 from support.feedstocks import git
 
@@ -72,6 +73,26 @@ def test_an_untouched_feedstock_becomes_what_copier_makes_of_it(forge, feedstock
     assert templates.status(feedstock) == []
     git(feedstock, "checkout", "--quiet", outcome.branch)
     assert templates.tree(feedstock) == templates.tree(other)
+
+
+def test_a_repository_of_staged_recipes_becomes_what_copier_makes_of_it(forge, tmp_path):
+    data = templates.ANSWERS | {"generates": "staged-recipes"}
+    staged, other = tmp_path / "staged-recipes", tmp_path / "other"
+    copier.run_copy(str(forge), staged, data=data, vcs_ref="v1.0.0", defaults=True, quiet=True)
+    templates.begin(staged)
+    edit(staged / "recipes/example/recipe.py", "import", "# Ours.\nimport")
+    templates.commit(staged)
+    shutil.copytree(staged, other)
+    copier.run_update(other, defaults=True, quiet=True, overwrite=True)
+    (outcome,) = update(forge, staged)
+    assert (outcome.state, outcome.conflicts) == (State.UPDATED, ())
+    git(staged, "checkout", "--quiet", outcome.branch)
+    assert templates.tree(staged) == templates.tree(other)
+
+
+def test_what_an_update_leaves_to_the_user_is_what_copier_does():
+    questions = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+    assert [f"{name}/**" for name in USERS] == questions["_skip_if_exists"]
 
 
 def test_both_ways_keep_what_a_person_changed_and_bring_what_the_template_changed(forge, feedstock, tmp_path):

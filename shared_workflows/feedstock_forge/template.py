@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .rendering import Version
 
 ANSWERS = ".copier-answers.yml"
-USERS = ("feedstock", "tests")
+USERS = ("feedstock", "tests", "recipes")
 """What is the user's after generation: no update touches it. copier.yml's `_skip_if_exists` says the same to Copier."""
 CHANGELOG = "CHANGELOG.md"
 
@@ -70,7 +70,15 @@ class Template:
         if entries:
             return tuple(" ".join(entry.split()) for entry in entries)
         log = self.clone.run(
-            "log", "--no-merges", "--format=%s", f"{since}..{self.commit}", "--", "template", "templates", "copier.yml"
+            "log",
+            "--no-merges",
+            "--format=%s",
+            f"{since}..{self.commit}",
+            "--",
+            "template",
+            "templates",
+            "staged",
+            "copier.yml",
         )
         return tuple(log.splitlines())
 
