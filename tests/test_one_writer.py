@@ -15,7 +15,7 @@ from feedstock_forge.one_writer import limit_name
 from support import feedstocks, prefect
 from support.feedstocks import Feedstock
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
 
 RECIPE = """
 import json, os, time
@@ -85,7 +85,6 @@ def wait_for_queues(client: prefect.Prefect, pool: str, names: set[str]) -> None
     raise AssertionError(f"no worker made the queues of {pool}")
 
 
-@pytest.mark.slow
 def test_a_dataset_whose_writer_died_with_its_machine_is_free_again_when_its_lease_ends(
     command: Command, server: prefect.Server, prefect_itself: prefect.Server, bakeries: Path, tmp_path: Path
 ) -> None:

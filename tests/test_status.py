@@ -354,7 +354,7 @@ FAULTS = {"403": limited(), "404": (404, {}), "422": (422, {}), "502": (502, {})
 
 
 @pytest.mark.parametrize(
-    "fault", ["403", "502", *(pytest.param(f, marks=pytest.mark.slow) for f in ("404", "422", "503"))]
+    "fault", ["502", *(pytest.param(name, marks=pytest.mark.slow) for name in ("403", "404", "422", "503"))]
 )
 def test_whatever_request_github_fails_the_truth_is_shown_in_the_end(fault: str, scene: Scene) -> None:
     """One fault at each request in turn: it is a finding at most, and what it left undone the reconcile makes good."""
