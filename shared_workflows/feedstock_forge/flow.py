@@ -21,6 +21,7 @@ from .bake import Provenance
 from .findings import Refused, text
 from .one_writer import one_writer
 from .recipe_process import Job
+from .staged.folders import as_feedstock
 
 _REPOSITORY_FOLDER = Path()
 """Prefect's worker changes into the clone before it imports this flow."""
@@ -49,25 +50,26 @@ def bake_recipe(
         logger.info("%s", line)
 
     try:
-        file = meta.read(_REPOSITORY_FOLDER, repository=repository)
-        origin = Provenance(
-            feedstock=file.meta.id,
-            recipe=recipe,
-            repository=repository,
-            commit=commit,
-            version=version,
-            mode=mode,
-            run=flow_run.get_id() or "",
-        )
-        allowed = limits.from_environment(os.environ)
-        if words := limits.words(allowed):
-            say(f"the run may take {words}")
-        engine = engines.from_environment(os.environ)
-        python = environments.python_for(_REPOSITORY_FOLDER, say, engines.requirements(engine))
-        job = Job(str(_REPOSITORY_FOLDER.resolve()), recipe, target, mode, prune, origin, engine)
-        with one_writer(target):
-            recipe_process.run(python, job, say, allowed, os.environ.get(limits.LABEL_VARIABLE, ""))
-            missing = catalog.record(file.meta, origin, target) if origin.is_release and not prune else None
+        with as_feedstock(_REPOSITORY_FOLDER) as folder:
+            file = meta.read(folder, repository=repository)
+            origin = Provenance(
+                feedstock=file.meta.id,
+                recipe=recipe,
+                repository=repository,
+                commit=commit,
+                version=version,
+                mode=mode,
+                run=flow_run.get_id() or "",
+            )
+            allowed = limits.from_environment(os.environ)
+            if words := limits.words(allowed):
+                say(f"the run may take {words}")
+            engine = engines.from_environment(os.environ)
+            python = environments.python_for(folder, say, engines.requirements(engine))
+            job = Job(str(folder.resolve()), recipe, target, mode, prune, origin, engine)
+            with one_writer(target):
+                recipe_process.run(python, job, say, allowed, os.environ.get(limits.LABEL_VARIABLE, ""))
+                missing = catalog.record(file.meta, origin, target) if origin.is_release and not prune else None
     except Refused as refused:
         for finding in refused.findings:
             logger.error("%s", text(finding))

@@ -76,8 +76,13 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.split("/")[-1].lower().removesuffix("-feedstock")).strip("-")
 
 
+def is_recipe_id(value: str) -> bool:
+    """Whether the text can be the id of a recipe."""
+    return _RECIPE_ID.fullmatch(value) is not None and ".." not in value
+
+
 def _recipe_id(value: str) -> str:
-    if not _RECIPE_ID.fullmatch(value) or ".." in value:
+    if not is_recipe_id(value):
         example = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", value).strip("._-")[:100] or "avhrr-only"
         raise invalid(
             f"{shown(value)} is not a recipe id",

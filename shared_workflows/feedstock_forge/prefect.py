@@ -226,6 +226,10 @@ class Prefect:
         """Pause a deployment: its schedules stop, and runs that they planned are removed."""
         self.request("POST", f"/deployments/{deployment}/pause_deployment")
 
+    def delete_deployment(self, deployment: str) -> None:
+        """Delete a deployment; its runs stay."""
+        self.request("DELETE", f"/deployments/{deployment}")
+
     def waiting_runs(self) -> Iterator[dict[str, Any]]:
         """The flow runs that are to begin and have not."""
         states = {"type": {"any_": ["SCHEDULED", "PENDING", "PAUSED"]}}

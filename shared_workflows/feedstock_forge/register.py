@@ -120,7 +120,7 @@ def _deployments(trigger: Trigger, plan: Plan, decision: Decision) -> Iterator[D
 
 
 def _run(trigger: Trigger, plan: Plan, decision: Decision, recipe: str) -> Run:
-    pruned = decision.allowed_label.prune == "required"
+    pruned = decision.allowed_label.prune == "required" or bool(trigger.folder)
     target = decision.allowed_bakery.targets[decision.request.target].url
     store = plan.stores.get(recipe, "icechunk")
     return Run(
@@ -168,15 +168,7 @@ def _deployment(
         "enforce_parameter_schema": True,
         "parameters": common,
         "parameter_openapi_schema": parameter_schema([run.recipe for run in runs]),
-        "pull_steps": [
-            {
-                "prefect.deployments.steps.git_clone": {
-                    "id": "clone",
-                    "repository": trigger.clone_url,
-                    "commit_sha": trigger.commit,
-                }
-            }
-        ],
+        "pull_steps": _pull_steps(trigger),
         "tags": tags,
         "job_variables": job_variables(
             decision.allowed_bakery, decision.name, decision.limits, plan.feedstock, trigger.version
@@ -185,6 +177,15 @@ def _deployment(
         "work_queue_name": decision.request.label,
     }
     return Deployment(f"{plan.feedstock}.{recipe}", decision.name, body, tuple(runs))
+
+
+def _pull_steps(trigger: Trigger) -> list[dict[str, Any]]:
+    clone = {"id": "clone", "repository": trigger.clone_url, "commit_sha": trigger.commit}
+    steps: list[dict[str, Any]] = [{"prefect.deployments.steps.git_clone": clone}]
+    if trigger.folder:
+        directory = {"directory": f"{{{{ clone.directory }}}}/{trigger.folder}"}
+        steps.append({"prefect.deployments.steps.set_working_directory": directory})
+    return steps
 
 
 def parameter_schema(recipes: list[str]) -> dict[str, Any]:

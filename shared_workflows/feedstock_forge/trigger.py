@@ -70,6 +70,8 @@ class Trigger:
     """The only recipe to run, where a person asked for one."""
     attempt: str = ""
     """Sets a run that a person asks for again apart from the first."""
+    folder: str = ""
+    """The folder of a proposed recipe in a repository of many; nothing for a feedstock's own. Runs pruned only."""
 
     @property
     def feedstock(self) -> str:
