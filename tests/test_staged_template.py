@@ -22,6 +22,7 @@ from test_triggers import example
 
 CHECK, CREATE = ".github/workflows/check.yml", ".github/workflows/create-feedstocks.yml"
 REPORT, REVIEWED = ".github/workflows/report.yml", ".github/workflows/reviewed.yml"
+COMMANDS = ".github/workflows/commands.yml"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def workflows(forge: actions.Forge, staged: Feedstock) -> list[github_parser.Par
 
 
 def test_githubs_parser_has_nothing_to_say(workflows: list[github_parser.Parsed]) -> None:
-    assert {CHECK, CREATE} <= {file.path for file in workflows}
+    assert {CHECK, CREATE, COMMANDS, REPORT, REVIEWED} == {file.path for file in workflows}
     assert {file.path: file.errors for file in workflows if file.errors} == {}
 
 
@@ -70,6 +71,7 @@ PUSH = example("push", ref="refs/heads/main")
         ("issue_comment", example("issue_comment", "created"), [], REPORT),
         ("push", PUSH, ["recipes/a/meta.yaml"], CREATE),
         ("workflow_dispatch", example("workflow_dispatch"), [], CREATE),
+        ("issue_comment", example("issue_comment", "created"), [], COMMANDS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

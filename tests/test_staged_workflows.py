@@ -161,3 +161,27 @@ def test_a_proposal_is_tried_without_a_secret_and_told_in_one_comment_whose_turn
         report("workflow_run", events.write(reviewed, tmp_path / "reviewed.json"))
         assert hub.labels[name, number] == ["awaiting-contributor"]
     assert hub.problems == []
+
+
+def test_a_comment_is_answered_whatever_it_holds(
+    forge: actions.Forge, staged: Feedstock, hub: github.GitHub, tmp_path: Path
+) -> None:
+    git(staged.folder, "branch", "odd")
+    hub.pulls[STAGED].clear()
+    hub.person("mallory", 4)
+    hub.open(STAGED, "odd", "mallory")
+    body = f"/run-recipe-test {events.POISON}"
+    payload = events.comment(STAGED, 1, repository_id=77)
+    payload["comment"] |= {"id": 5, "body": body, "user": {"login": "mallory", "id": 4, "type": "User"}}
+    secrets = {"GITHUB_TOKEN": "token-of-forge[bot]"}
+    event = events.write(events.poisoned(payload) | {"comment": payload["comment"]}, tmp_path / "comment.json")
+    run = actions.run(
+        forge, staged, "commands.yml", "issue_comment", event, job={"GITHUB_API_URL": hub.url}, secrets=secrets
+    )
+    assert run.outcomes == {"Answer a comment/Answer": "success"}, run.said[-2000:]
+    assert ran(run) == {
+        "Answer a comment/Answer": steps("answer-comment", "Fetch the bakeries as they stand now", "Answer")
+    }
+    (answer,) = hub.comments[STAGED, 1]
+    assert "**command-denied**" in answer["body"]
+    assert not list(run.artifacts.rglob("pwned"))

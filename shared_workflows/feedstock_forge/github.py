@@ -358,6 +358,26 @@ class GitHub:
         except Refused:
             return None
 
+    def role_of(self, repository: str, login: str) -> tuple[str, int] | None:
+        """A person's role in a repository, and the number of whoever has that login now."""
+        path = f"/repos/{repository}/collaborators/{quote(login, safe='')}/permission"
+        found = self.request("GET", path, missing_ok=True)
+        return (str(found["role_name"]), int(found["user"]["id"])) if found and found.get("user") else None
+
+    def timeline(self, repository: str, number: int) -> list[dict[str, Any]]:
+        """What happened to a pull request, oldest first."""
+        return list(self.pages(f"/repos/{repository}/issues/{number}/timeline"))
+
+    def newest_run(self, repository: str, workflow: str, commit: str) -> dict[str, Any] | None:
+        """The newest run of a workflow for a commit."""
+        path = f"/repos/{repository}/actions/workflows/{workflow}/runs"
+        found = self.request("GET", path, params={"head_sha": commit, "per_page": 1}, missing_ok=True)
+        return dict(found["workflow_runs"][0]) if found and found["workflow_runs"] else None
+
+    def rerun(self, repository: str, run: int) -> None:
+        """Run all of a workflow's run again."""
+        self.request("POST", f"/repos/{repository}/actions/runs/{run}/rerun")
+
     def create_repository(self, name: str, *, description: str, private: bool) -> dict[str, Any]:
         """Create an empty repository, of an organisation or of the token's own owner."""
         owner, repository = name.split("/")

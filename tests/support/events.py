@@ -54,6 +54,16 @@ def pull_request(commit: str, repository: str, *, repository_id: int = 4242) -> 
     return _of(payload, repository, repository_id)
 
 
+def comment(repository: str, number: int, *, repository_id: int = 4242) -> dict[str, Any]:
+    """A comment on a pull request, as GitHub sends it."""
+    payload = copy.deepcopy(next(item for item in examples()["issue_comment"] if item["action"] == "created"))
+    payload["issue"] |= {
+        "number": number,
+        "pull_request": {"url": f"https://api.github.com/repos/{repository}/pulls/1"},
+    }
+    return _of(payload, repository, repository_id)
+
+
 def dispatch(repository: str, inputs: dict[str, str], *, repository_id: int = 4242) -> dict[str, Any]:
     """A form that somebody fills in under Actions, as GitHub sends it."""
     payload = copy.deepcopy(examples()["workflow_dispatch"][0])

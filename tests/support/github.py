@@ -65,6 +65,11 @@ class GitHub:
     """The permission that a login was invited to a repository with."""
     started: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The workflows of a repository that were started by hand."""
+    runs: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    """The runs of a repository's workflows, newest first."""
+    rerun: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    timelines: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    """What happened to a pull request, beside what is told elsewhere."""
     former: dict[str, str] = field(default_factory=dict)
     """What a repository is called now, by a name that it had."""
     faults: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
@@ -319,7 +324,14 @@ class GitHub:
                 pulls = [pull for pull in self.pulls[name] if at["commit_sha"] in pull.get("commits", [])]
                 return [self._shown(name, pull) for pull in pulls]
             case "GET /actions/workflows/{workflow_id}/runs":
-                return {"total_count": self.started[name].count(at["workflow_id"]), "workflow_runs": []}
+                asked = query.get("head_sha")
+                rows = [run for run in self.runs[name] if asked in (None, run["head_sha"])]
+                return {"total_count": self.started[name].count(at["workflow_id"]) + len(rows), "workflow_runs": rows}
+            case "POST /actions/runs/{run_id}/rerun":
+                self.rerun[name].append(int(at["run_id"]))
+                return {}
+            case "GET /issues/{issue_number}/timeline":
+                return self.timelines[name, int(at["issue_number"])]
             case "POST /actions/workflows/{workflow_id}/dispatches":
                 self.started[name].append(at["workflow_id"])
                 return {}

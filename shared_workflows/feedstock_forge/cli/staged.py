@@ -177,5 +177,53 @@ def show_queue(repository: str, form: str) -> None:
         click.echo(queue.table(waiting, now), nl=False)
 
 
+@command.command("answer")
+@click.option("--event", type=click.Path(path_type=Path, dir_okay=False, exists=True), envvar="GITHUB_EVENT_PATH",
+              required=True, help="The `issue_comment` event. [$GITHUB_EVENT_PATH]")  # fmt: skip
+@click.option("--bakery", default="local", show_default=True, help="The development bakery, where recipes are tried.")
+@click.option("--label", default="dev", show_default=True, help="Its label for that.")
+@click.option("--wait", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds to follow runs.")
+@bakeries_option
+def answer_comment(event: Path, bakery: str, label: str, wait: float, bakeries_folder: Path | None) -> int:
+    """Answer a command in a comment on a recipe's pull request, and do what it asks for.
+
+    Every command is answered on the pull request, also one that nobody knows or that its author may not give. What
+    runs is registered by what the recipe's meta.yaml says at the commit that was looked at: nothing of it is imported
+    here. Ends with 0 if it was answered, also with a no, and with 1 if what it started did not go well.
+    """
+    from ..staged import bakery_run, commands
+
+    said = commands.read(event, os.environ.get("GITHUB_REPOSITORY", ""))
+    asked = commands.parse(said.comment.body) if said else None
+    if said is None or asked is None:
+        click.echo("no command of a person's on a pull request: nothing to answer")
+        return 0
+    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com").rstrip("/")
+    repository, number = said.repository.full_name, said.issue.number
+    page = f"{server}/{repository}/actions/runs/{os.environ.get('GITHUB_RUN_ID', '')}"
+    bakeries, place = read_bakeries(bakeries_folder), commands.Place(bakery, label, server, page)
+    with GitHub.from_environment(os.environ, say=_say) as client:
+
+        def reply(words: str) -> None:
+            body = f"{commands.marker(said)}\n{words}\n\n_For @{said.comment.user.login}._\n"
+            click.echo(client.comment(repository, number, commands.marker(said), body))
+
+        answer = commands.answer(client, said, asked, bakeries, place)
+        reply(answer.text)
+        for finding in answer.findings:
+            click.echo(text(finding), err=True)
+        if not answer.tests:
+            return 0
+        try:
+            commands.refuse_moved(client, said, answer.commit)
+            outcome = bakery_run.run(answer.tests, bakeries, wait, os.environ, _say)
+        except Refused as refused:
+            outcome = bakery_run.Ended(bakery_run.refusal(refused), False)
+            for finding in refused.findings:
+                click.echo(text(finding), err=True)
+        reply(outcome.text)
+    return 0 if outcome.well else EXIT_REFUSED
+
+
 def _say(line: str) -> None:
     click.echo(line, err=True)
