@@ -243,3 +243,31 @@ def test_the_queue_shows_first_what_a_reviewer_can_act_on(scene: Scene, tmp_path
     assert [(row["number"], row["turn"]) for row in rows] == [(2, "review-requested"), (1, "awaiting-contributor")]
     assert scene.queue("table").splitlines()[1].split()[:2] == ["#2", "review-requested"]
     assert "Add ice" in scene.queue("html")
+
+
+def test_a_pull_request_of_very_many_files_is_looked_at_as_far_as_anybody_would(scene: Scene, tmp_path: Path) -> None:
+    many = {f"recipes/sst/data/{number}.txt": "x" for number in range(480)}
+    number = scene.propose(recipe() | many | {f"recipes/other-{index}/meta.yaml": "id: x" for index in range(30)})
+    scene.report(number, "--trial", scene.trial(tmp_path))
+    assert scene.check == "failure"
+    assert "recipe-pull-too-large" in scene.comment
+    assert len(scene.comment) < 65_536
+
+
+def test_names_that_nobody_can_read_are_refused_and_shown_escaped(scene: Scene, tmp_path: Path) -> None:
+    folder = scene.staged.folder
+    git(folder, "checkout", "--quiet", "-b", "sst")
+    for name in ("sst/recipe.py\n### Ready for review", "a\n### Ready for review/meta.yaml"):
+        path = folder / "recipes" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    for name, text in recipe().items():
+        scene.staged.write(name, text)
+    scene.staged.commit()
+    git(folder, "checkout", "--quiet", "--force", "main")
+    number = scene.hub.open(STAGED, "sst", "ada")
+    scene.report(number, "--trial", scene.trial(tmp_path))
+    assert scene.check == "failure"
+    assert "recipe-folder-invalid" in scene.comment
+    headings = [line for line in scene.comment.splitlines() if line.startswith("### ")]
+    assert headings == ["### To be mended"]

@@ -474,8 +474,9 @@ class GitHub:
             git(folder, "fetch", "--quiet", str(self.folder / pull["from"]), head)
         words = {"A": "added", "M": "modified", "D": "removed", "R": "renamed"}
         rows = []
-        for line in git(folder, "diff", "--name-status", "--find-renames", f"main...{head}").splitlines():
-            kind, *paths = line.split("\t")
+        told = iter(git(folder, "diff", "--name-status", "-z", "--find-renames", f"main...{head}").split("\0")[:-1])
+        for kind in told:
+            paths = [next(told) for _ in range(2 if kind[0] == "R" else 1)]
             previous = {"previous_filename": paths[0]} if len(paths) > 1 else {}
             rows.append({"filename": paths[-1], "status": words[kind[0]], **previous})
         return rows
