@@ -256,7 +256,8 @@ def _tests(client: GitHub, event: Event, commit: str, argument: str, place: Plac
     known: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         # From this repository, and so does the bakery: it has the commits of its pull requests, wherever from.
-        here = git.fetch(clone_url(place.server, repository), commit, Path(scratch))
+        url = clone_url(place.server, repository)
+        here = git.fetch(url, commit, Path(scratch), token=client.token, server=place.server)
         for name in names:
             if not here.ask("rev-parse", "--verify", "--quiet", f"{commit}:{path_of(name)}"):
                 continue
