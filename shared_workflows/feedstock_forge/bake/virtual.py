@@ -80,6 +80,7 @@ class References(oven.Bake):
 
     def look(self, number: int, url: str) -> tuple[Description, int]:
         """Find the chunks of one input and describe it; returns its size in bytes too. Raises :class:`Refused`."""
+        oven.log.info("looking for the chunks of %s", shown(url))
         size, modified = _refuse_other_files(url, self.registry)
         store = _chunks_of(url, size, self.registry)
         self.sources[number] = source = _Source(store, {}, {}, modified)
@@ -384,6 +385,8 @@ class _provider_errors:  # noqa: N801 - reads as what happens in the block
             what = f"the server of {url} only sends whole files, and a reference needs a part of one"
             raise Refused(NOT_REFERABLE.at(None, what, _COPY)) from error
         if isinstance(error, failures.BaseError):
-            what = f"{url} could not be read in {patience():g} s of trying: {str(error).splitlines()[0]}"
+            # What it tried and how often stands before the dash.
+            reason = first_line(error).rpartition(" - ")[2].strip(" :")
+            what = f"{url} could not be read in {patience():g} s of trying: {reason}"
             fix = "try again when the provider is back; FEEDSTOCK_PATIENCE=600 waits longer"
             raise Refused(UNREACHABLE.at(None, what, fix)) from error
