@@ -73,6 +73,14 @@ def kube(**options: Any) -> Any:
         ({"dask": {"address": "tcp://a:1", "adapt": {"minimum": 1, "maximum": 2}}}, "takes no `options`, `adapt`"),
         ({"dask": {"cluster": "a.B", "adapt": {"minimum": 3, "maximum": 2}}}, "the minimum 3 is above"),
         ({"dask": {"cluster": "os.system('id')"}}, "is not a class"),
+        (kube(env={"AWS_REGION": "us-west-2", "TOKEN_FILE": "/run/token"}), ""),
+        (kube(env=[{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "lab", "key": "token"}}}]), ""),
+        (kube(env={"AWS_SECRET_ACCESS_KEY": "hunter2"}), "`engine.dask.options.env.AWS_SECRET_ACCESS_KEY` holds"),
+        (kube(env=[{"name": "DB_PASSWORD", "value": "hunter2"}]), "`engine.dask.options.env.0.value` holds"),
+        (kube(worker_command=["worker", "--token=hunter2"]), "`engine.dask.options.worker_command.1` holds"),
+        ({"dask": {"cluster": "our_lab.Cluster", "options": {"apiKey": "hunter2"}}}, "error[engine-secret]"),
+        ({"dask": {"cluster": "a.B", "requires": ["a @ https://me:hunter2@host/a.whl"]}}, "error[engine-secret]"),
+        ({"beam": {"runner": "FlinkRunner", "options": {"s3_secret_access_key": "hunter2"}}}, "error[engine-secret]"),
         ({"dsk": {}}, "did you mean `dask`?"),
         ({"beam": {"runner": "FlinkRunner", "options": {"flink_version": "1.19", "parallelism": 4}}}, ""),
         ({"beam": {"options": {}}}, "`engine.beam.runner` is missing"),
@@ -80,7 +88,9 @@ def kube(**options: Any) -> Any:
 )
 def test_a_bakerys_engine_is_checked_without_its_library(tmp_path: Path, engine: Any, said: str) -> None:
     found = grants.check(Bakeries.at(described(tmp_path, engine)))
-    assert said in "\n".join(map(text, found))
+    whole = "\n".join(map(text, found))
+    assert said in whole
+    assert "hunter2" not in whole
     assert bool(said) == bool(found)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -19,6 +20,7 @@ from typing import Any
 
 from .bakery import BakeryFile, Dask, Engine
 from .findings import Finding, Refused, Severity, Who, did_you_mean, rule
+from .yaml_file import Loc
 
 UNAVAILABLE = rule("engine-unavailable", "A recipe starts only once its bakery's engine answers.", who=Who.OPERATOR)
 OPTION = rule(
@@ -30,6 +32,7 @@ UNCHECKED = rule(
     severity=Severity.HINT,
     who=Who.OPERATOR,
 )
+SECRET = rule("engine-secret", "Who reads this repository would have the bakery's credentials.", who=Who.OPERATOR)
 
 ENGINE_VARIABLE = "FEEDSTOCK_ENGINE"
 BEAM_VARIABLE = "FEEDSTOCK_BEAM"
@@ -37,6 +40,17 @@ BEAM_VARIABLE = "FEEDSTOCK_BEAM"
 
 WAIT = 300.0
 """Seconds for a cluster to start, and for its first worker to come."""
+
+# Names of secrets, as clouds and SSH have them: `aws_secret_access_key`, `apiKey`, `password`.
+_SECRET_NAME = re.compile(
+    r"(?:password|passwd|passphrase|token|secret|credentials?|connection_?string"
+    r"|(?:secret|access|api|private|account|storage|auth)_?key)$",
+    re.IGNORECASE,
+)
+# Values that are secrets under any name: a private key, a password in a URL, a token of GitHub's or Prefect's.
+_SECRET_VALUE = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|://[^/@\s]*:[^/@\s]+@|\b(?:gh[opsu]_|github_pat_|pn[ub]_)\w{16}"
+)
 
 _OPTIONS = Path(__file__).with_name("cluster_options.json")
 
@@ -97,6 +111,10 @@ def _cluster(dask: Dask) -> Iterator[Any]:
 
 def check(file: BakeryFile) -> Iterator[Finding]:
     """The findings of a bakery's engine, held against what the known clusters take; imports nothing that is named."""
+    for loc in _secrets(file.bakery.engine.model_dump(), ("engine",)):
+        message = f"`{'.'.join(map(str, loc))}` holds what looks like a secret"
+        fix = "remove it, change it where it is valid, and put the new one into the environment of the bakery's workers"
+        yield SECRET.at(file.document.place(loc), message, fix)
     dask = file.bakery.engine.dask
     if dask is None or dask.cluster is None:
         return
@@ -112,6 +130,23 @@ def check(file: BakeryFile) -> Iterator[Finding]:
             where = file.document.place(("engine", "dask", "options", option), key=True)
             message = f"{dask.cluster} has no option `{option}`"
             yield OPTION.at(where, message, did_you_mean(option, known[dask.cluster]))
+
+
+def _secrets(value: Any, loc: Loc, name: str = "") -> Iterator[Loc]:
+    """Where in an engine there are values that look like secrets; ``name`` is what the value is called."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            # Kubernetes writes a variable as `{name: …, value: …}`.
+            called = value.get("name") if key == "value" else key
+            yield from _secrets(item, (*loc, key), str(called))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _secrets(item, (*loc, index), name)
+    elif isinstance(value, str):
+        left, equals, right = value.partition("=")
+        named = _SECRET_NAME.search(name) or (right and _SECRET_NAME.search(left) if equals else None)
+        if value and (named or _SECRET_VALUE.search(value)):
+            yield loc
 
 
 @cache
