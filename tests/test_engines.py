@@ -200,6 +200,37 @@ def test_bake_writes_on_the_cluster_what_it_writes_in_threads(feedstock: Feedsto
     assert len(list((tmp_path / "seen").iterdir())) == 2 * 3, "the recipe's process and two workers, twice"
 
 
+def test_an_adaptive_cluster_grows_with_what_waits_to_be_written(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    import os
+    import time
+    from pathlib import Path
+    from feedstock_forge.bake import bake
+
+    SEEN, MAIN = Path({seen!r}), os.getpid()
+
+    def wait_for_another(ds):
+        if os.getpid() != MAIN:
+            (SEEN / str(os.getpid())).touch()
+            while len(list(SEEN.iterdir())) < 2:
+                time.sleep(0.1)
+        return ds
+
+    def sst(target, mode="complete", prune=False):
+        bake([{path!r}], target, concat_dim="time", chunks={{"time": 1}}, preprocess=wait_for_another)
+    """
+    (tmp_path / "seen").mkdir()
+    path = tmp_path / "1981-09.nc"
+    provider.month(provider.MONTHS[0]).to_netcdf(path, engine="h5netcdf", unlimited_dims=["time"])
+    options = {"n_workers": 0, "threads_per_worker": 1, "dashboard_address": None}
+    adapt = {"minimum": 1, "maximum": 2}
+    engine = {"dask": {"cluster": "distributed.LocalCluster", "options": options, "adapt": adapt}}
+    text = textwrap.dedent(recipe).format(seen=str(tmp_path / "seen"), path=str(path))
+    lines = run(feedstock, text, Engine.model_validate(engine), tmp_path / "ocean.icechunk")
+    assert "Dask: 1 worker, 1 threads" in lines
+    assert provider.check(str(tmp_path / "ocean.icechunk"), [path]) == []
+
+
 def test_an_engine_that_does_not_start_is_its_operators_business(feedstock: Feedstock, tmp_path: Path) -> None:
     recipe = "def sst(target, mode='complete', prune=False): ...\n"
     for engine in (
