@@ -231,6 +231,60 @@ def test_an_adaptive_cluster_grows_with_what_waits_to_be_written(feedstock: Feed
     assert provider.check(str(tmp_path / "ocean.icechunk"), [path]) == []
 
 
+FLOW = """
+import os
+from pathlib import Path
+from prefect import flow, get_run_logger, task
+
+def double(number):
+    return 2 * number
+
+@task
+def where(number):
+    get_run_logger().info("doubling %s", number)
+    return double(number), os.getpid()
+
+@flow
+def sst(target: str, mode: str = "complete", prune: bool = False):
+    doubled, pids = zip(*where.map(range(8)).result())
+    path = Path(target.removeprefix("file://"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{sum(doubled)} {os.getpid() in pids} {len(set(pids))}")
+"""
+
+
+@pytest.mark.slow
+def test_the_tasks_of_a_flow_run_in_the_processes_of_a_cluster(feedstock: Feedstock, tmp_path: Path) -> None:
+    assert TWO_WORKERS.dask is not None
+    options = {**TWO_WORKERS.dask.options, "protocol": "tls://", "security": True}
+    encrypted = Engine(dask=TWO_WORKERS.dask.model_copy(update={"options": options}))
+    lines = run(feedstock, FLOW, encrypted, tmp_path / "said")
+    assert (tmp_path / "said").read_text() == "56 False 2"
+    assert sum("Starting temporary server" in line for line in lines) == 1, "one for the flow and all workers"
+    assert sum("doubling" in line for line in lines) == 8
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_reach_the_flows_server_bring_their_own(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = (
+        FLOW.replace("def sst", "def inner")
+        + """
+from distributed import Client, LocalCluster
+from prefect_dask import DaskTaskRunner
+from feedstock_forge.task_runner import TemporaryServer, _reaches
+
+def sst(target, mode="complete", prune=False):
+    assert not _reaches("http://127.0.0.1:9/api")
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster, Client(cluster) as client:
+        client.register_plugin(TemporaryServer())
+        inner.with_options(task_runner=DaskTaskRunner(address=cluster.scheduler_address))(target)
+"""
+    )
+    lines = run(feedstock, recipe, Engine(), tmp_path / "said")
+    assert (tmp_path / "said").read_text() == "56 False 2"
+    assert sum("Starting temporary server" in line for line in lines) == 3, "the flow's, and one for each worker"
+
+
 def test_an_engine_that_does_not_start_is_its_operators_business(feedstock: Feedstock, tmp_path: Path) -> None:
     recipe = "def sst(target, mode='complete', prune=False): ...\n"
     for engine in (

@@ -28,8 +28,8 @@ SHOWN_ELSEWHERE = {
 }
 
 
-# What runs when it is imported, or needs Prefect; neither declares a rule.
-PROGRAMS = ("feedstock_forge.__main__", "feedstock_forge.flow")
+# What runs when it is imported, or needs Prefect; none declares a rule.
+PROGRAMS = ("feedstock_forge.__main__", "feedstock_forge.flow", "feedstock_forge.task_runner")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from conftest import Command
 from feedstock_forge import recipe_process
@@ -22,6 +24,7 @@ from feedstock_forge.findings import Finding, Refused
 from feedstock_forge.recipe_process import Job
 from support import feedstocks, prefect, wheels
 from support.feedstocks import Feedstock
+from test_engines import FLOW, TWO_WORKERS
 
 
 def job(feedstock: Feedstock, recipe: str, target: str = "") -> Job:
@@ -253,6 +256,29 @@ class TestAtABakery:
         assert "limit-memory" in state["message"]
         assert "`feedstock label request local dev --resources '600 MiB,2'`" in state["message"]
         assert not (datasets / "hungry").exists()
+
+    @pytest.mark.slow
+    def test_a_flow_submits_its_tasks_to_the_bakerys_cluster(
+        self,
+        command: Command,
+        server: prefect.Server,
+        worker: prefect.Worker,
+        bakeries: Path,
+        datasets: Path,
+        tmp_path: Path,
+    ) -> None:
+        shutil.copytree(bakeries, tmp_path / "bakeries")
+        with (tmp_path / "bakeries/local/bakery.yaml").open("a") as described:
+            described.write(f"\n{yaml.safe_dump({'engine': TWO_WORKERS.model_dump(exclude_none=True)})}")
+        made = feedstocks.make(tmp_path / "server", "flowing", recipe=FLOW)
+        run = self.register(command, made, server, tmp_path / "bakeries")
+        state = self.ended(server, run)
+        assert state["type"] == "COMPLETED", state["message"]
+        assert (datasets / "flowing/v1/sst.icechunk").read_text() == "56 False 2"
+        with server.client() as client:
+            asked = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+            said = [line["message"] for line in client.request("POST", "/logs/filter", asked)]
+        assert sum("doubling" in line for line in said) == 8
 
     def test_a_cancelled_run_takes_its_recipe_along(
         self, command: Command, server: prefect.Server, worker: prefect.Worker, bakeries: Path, tmp_path: Path

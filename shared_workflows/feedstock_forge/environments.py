@@ -171,7 +171,7 @@ def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[
         f"{item.name}=={item.version}" for item in importlib.metadata.distributions() if item.name != PACKAGE
     )
     constraints = ["--constraint", str(pinned)] if (pinned := requirements.with_name(LOCK)).is_file() else []
-    prefect = [line for line in _own("flows") if Requirement(line).name == "prefect"]
+    prefect = [line for line in _own("flows") if Requirement(line).name in ("prefect", "prefect-dask")]
     asked = [str(requirements)] if requirements.is_file() else []
     reason = ""
     for beside, left_out in ((_own("bake") + prefect, ""), (_own("bake"), "Prefect"), (_own(), "feedstock_forge.bake")):

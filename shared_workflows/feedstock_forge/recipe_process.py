@@ -19,8 +19,10 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -244,12 +246,30 @@ def _run(job: Job) -> None:
     _, bake, _ = recipes.recipe(folder, file, job.recipe)
     token = provenance.set(job.provenance)
     try:
-        with engines.running(job.engine, print):
+        with engines.running(job.engine, print), ExitStack() as stack:
             if job.engine.dask:
                 _send_by_value(folder / meta.FOLDER)
+                bake = stack.enter_context(_tasks_on_cluster(bake))
             recipes.run(folder, bake, job.recipe, target=job.target, mode=job.mode, prune=job.prune)
     finally:
         provenance.reset(token)
+
+
+@contextmanager
+def _tasks_on_cluster(bake: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The recipe; if it is a Prefect flow, one whose tasks run on the Dask cluster."""
+    # A flow has imported Prefect; what is none need not.
+    prefect = sys.modules.get("prefect")
+    if prefect is None or not isinstance(bake, prefect.Flow):
+        yield bake
+    elif find_spec("prefect_dask") is None:
+        print("Dask: the flow's tasks stay in its process, since prefect-dask does not go with its requirements")
+        yield bake
+    else:
+        from . import task_runner
+
+        with task_runner.on_cluster(bake, print) as flow:
+            yield flow
 
 
 def _send_by_value(folder: Path) -> None:
