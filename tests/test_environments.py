@@ -55,7 +55,7 @@ def refusal(folder: Path) -> set[str]:
         ('nosuchpackage; python_version < "3"', True),
         ("xarray<2020", False),
         ("nosuchpackage", False),
-        ("zarr[remote]", False),
+        ("xarray[viz]", False),
         ("xarray @ https://example.org/xarray.whl", False),
         ("-r other.txt", False),
     ],

@@ -73,6 +73,10 @@ def show(bakery: str, bakeries_folder: Path | None) -> None:
         ]
         pruned = ", pruned runs only" if spec.prune == "required" else ""
         click.echo(f"label {name}: {spec.grants}{pruned}; limits: {', '.join(filter(None, limits)) or 'none'}")
+    if dask := described.engine.dask:
+        click.echo(f"engine: Dask, {dask.cluster or dask.address}")
+    if beam := described.engine.beam:
+        click.echo(f"engine: Beam, {beam.runner}")
     for name, target in described.targets.items():
         click.echo(f"target {name}: {target.url}")
 
