@@ -272,13 +272,17 @@ def reconcile(
     return list(subjects.values()), wrong
 
 
-def run_named(environment_payload: Mapping[str, Any]) -> str:
-    """The id of the run that a ``repository_dispatch`` of Prefect's names. Raises :class:`Refused` if there is none."""
-    payload = environment_payload.get("client_payload")
-    named = str(payload.get("run", "")) if isinstance(payload, Mapping) else ""
+def run_dispatched(event: Mapping[str, Any]) -> str:
+    """What a ``repository_dispatch`` of Prefect's calls the run that has ended; empty if it names none."""
+    payload = event.get("client_payload")
+    return str(payload.get("run", "")) if isinstance(payload, Mapping) else ""
+
+
+def run_id(named: str) -> str:
+    """A run's id, with Prefect's prefix or without. Raises :class:`Refused` if it is none."""
     found = re.fullmatch(r"(?:prefect\.flow-run\.)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", named)
     if not found:
-        message = f"the event's client_payload names no run: `{named}`"
+        message = f"`{named}` is not the id of a run" if named else "the event's client_payload names no run"
         raise Refused(NO_RUN.at(None, message, "dispatch it as `feedstock bakery serve` sets it up, or name the run"))
     return found[1]
 
@@ -464,7 +468,7 @@ def section(prefect: Prefect | None, labels: Sequence[Label]) -> str:
         targets = [run.target for run in label.runs]
         more = f" and {len(targets) - 3} more" if len(targets) > 3 else ""
         where = "<br>".join(code(target) for target in targets[:3]) + more
-        lines.append(f"| {code(label.name)} | {_SAY.get(state, '')} {escape(line)} | {where} |")
+        lines.append(f"| {code(label.name)} | {_SAY.get(state, '')} {sentence(line)} | {where} |")
     told = 0
     for label in labels:
         if label.refusals:

@@ -44,7 +44,7 @@ def report_run(run: str | None, repository: str | None) -> int:
 
     Exit status: 0 GitHub shows the truth, 1 refused, 3 not all of it could be written.
     """
-    wanted = status.run_named({"client_payload": {"run": run}} if run else _dispatch())
+    wanted = status.run_id(run or status.run_dispatched(_dispatch()))
     with GitHub.from_environment(os.environ, say=_say) as github, _prefect() as prefect:
         name, repository_id = _here(github, repository)
         about = status.subject_of_id(prefect, wanted, name, repository_id)
