@@ -49,6 +49,22 @@ def test_a_recipe_that_raises_is_named_with_its_line(command: Command, feedstock
     assert "ValueError: no such year" in done.stderr
 
 
+def test_a_recipe_may_be_asynchronous(command: Command, feedstock: Feedstock) -> None:
+    feedstock.write(
+        "feedstock/recipe.py",
+        """
+        import asyncio
+
+        async def sst(target, mode="complete", prune=False):
+            await asyncio.sleep(0)
+            raise ValueError(f"{mode}, {prune}")
+        """,
+    )
+    done = command("run", "--prune", cwd=feedstock.folder, code=1)
+    assert "feedstock/recipe.py:5: error[recipe-failed]" in done.stderr
+    assert "ValueError: complete, True" in done.stderr
+
+
 def test_a_recipe_never_reaches_the_server_that_the_shell_is_set_to(command: Command, feedstock: Feedstock) -> None:
     feedstock.write(
         "feedstock/recipe.py",

@@ -7,6 +7,7 @@ the runner. A worker and ``feedstock run`` import it with :func:`load`.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import inspect as python
@@ -123,7 +124,9 @@ def _import(name: str, file: Path) -> Any:
 def run(folder: Path, bake: Callable[..., Any], recipe_id: str, *, target: str, mode: str, prune: bool) -> None:
     """Call a recipe in this process. Raises :class:`Refused`, at the feedstock's own line, if it raises."""
     try:
-        bake(target=target, mode=mode, prune=prune)
+        made = bake(target=target, mode=mode, prune=prune)
+        if python.iscoroutine(made):
+            asyncio.run(made)
     except Refused:
         raise
     except Exception as error:
