@@ -168,6 +168,8 @@ def _environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str
     """
     kept = {key: value for key, value in environment.items() if not key.startswith(_WORKERS_OWN)}
     kept.pop("PYTHONPATH", None)
+    # Dask reads it when it is imported. That workers come and go is nothing for a run's log.
+    kept.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     return kept | {
         # What it leaves there when it is killed goes with the folder.
         "TMPDIR": str(scratch),
@@ -225,7 +227,7 @@ def _child(reply: str) -> None:
         os.sched_setaffinity(0, job.processors)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for noisy in ("httpx", "botocore", "aiohttp", "distributed"):
+    for noisy in ("httpx", "botocore", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     found: tuple[Finding, ...] = ()
     try:
