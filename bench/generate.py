@@ -50,4 +50,5 @@ def _empty(folder: Path) -> Path:
     _git(folder, "add", "--all")
     _git(folder, "commit", "--quiet", "--message", "Begin")
     _git(folder, "tag", "v1.0.0")
+    _git(folder, "gc", "--quiet")
     return folder

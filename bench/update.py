@@ -111,6 +111,7 @@ def _forge(folder: Path) -> Path:
         path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     _git(folder, "commit", "--quiet", "--all", "--message", "Change the template")
     _git(folder, "tag", "v2.0.0")
+    _git(folder, "gc", "--quiet")  # as a clone from GitHub is, whatever has been worked on here
     return folder
 
 
