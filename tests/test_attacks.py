@@ -70,7 +70,7 @@ def runner(environments):
     pairs = [pair.partition("=") for text in environments for pair in text.split("\\0")]
     return {{name: value for name, _, value in pairs if name.startswith(("GITHUB_", "RUNNER_", "HOME"))}}
 
-if "PREFECT__FLOW_RUN_ID" not in os.environ:
+if not LOOT.exists():  # where it is planned, which comes before it runs
     found = environments()
     job = runner(found)
     folders = [pathlib.Path.cwd(), *(pathlib.Path(job[key]) for key in ("HOME", "RUNNER_TEMP") if key in job)]

@@ -26,6 +26,7 @@ from support import faults
 
 CHUNKS = {"time": 24}
 STORES = ["icechunk", "zarr"]
+ONE_NOW_AND_ALL_AT_NIGHT = ["icechunk", pytest.param("zarr", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -626,7 +627,7 @@ def total(target: str) -> tuple[int, int]:
 
 
 class TestRunsThatEnd:
-    @pytest.mark.parametrize("store", STORES)
+    @pytest.mark.parametrize("store", ONE_NOW_AND_ALL_AT_NIGHT)
     def test_by_a_kill_leave_the_dataset_as_it_was(self, ocean: list[Path], tmp_path: Path, store: str) -> None:
         target = str(tmp_path / "out" / f"ocean.{store}")
         bake(urls(ocean[:2]), target, concat_dim="time", chunks=CHUNKS)
@@ -639,7 +640,7 @@ class TestRunsThatEnd:
         assert provider.check(target, ocean) == []
         assert [path.name for path in (tmp_path / "out").iterdir()] == [f"ocean.{store}"]
 
-    @pytest.mark.parametrize("store", STORES)
+    @pytest.mark.parametrize("store", ONE_NOW_AND_ALL_AT_NIGHT)
     def test_at_any_moment_never_show_a_reader_half_a_dataset(
         self, ocean: list[Path], tmp_path: Path, store: str
     ) -> None:

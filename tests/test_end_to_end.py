@@ -45,6 +45,7 @@ def recipe(urls: list[str]) -> str:
     """)
 
 
+@pytest.mark.slow  # what the workflows do in test_workflows.py, without them
 def test_a_release_is_baked_whole_and_a_merge_appends_what_is_new(
     command: Command, server: prefect.Server, worker: prefect.Worker, bakeries: Path, datasets: Path, tmp_path: Path
 ) -> None:

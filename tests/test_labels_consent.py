@@ -187,9 +187,24 @@ cases = st.builds(
 )
 
 
+THOROUGHLY = settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
 @given(case=cases)
-@settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(THOROUGHLY, max_examples=1500)
 def test_explaining_and_registering_agree(folder: Path, case: Case) -> None:
+    agree(folder, case)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@given(case=cases)
+@THOROUGHLY
+def test_explaining_and_registering_agree_on_ten_thousand_cases(folder: Path, case: Case) -> None:
+    agree(folder, case)
+
+
+def agree(folder: Path, case: Case) -> None:
     bakeries = case.write(folder)
     explained = case.explained(bakeries)
     decided = register.decisions(case.trigger, case.plan(), bakeries, TODAY)

@@ -339,9 +339,26 @@ def scratch(tmp_path_factory):
     return folder / "noaa-oisst-feedstock"
 
 
+THOROUGHLY = settings(
+    max_examples=10_000, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
 @given(documents)
-@settings(max_examples=10_000, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(THOROUGHLY, max_examples=1500)
+def test_documents_get_findings_and_nothing_else(scratch, document):
+    gets_findings_and_nothing_else(scratch, document)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@given(documents)
+@THOROUGHLY
 def test_ten_thousand_documents_get_findings_and_nothing_else(scratch, document):
+    gets_findings_and_nothing_else(scratch, document)
+
+
+def gets_findings_and_nothing_else(scratch, document):
     path = scratch / "feedstock" / "meta.yaml"
     path.write_bytes(document)
     start = time.process_time()
@@ -358,7 +375,7 @@ def test_ten_thousand_documents_get_findings_and_nothing_else(scratch, document)
 
 
 @given(documents)
-@settings(max_examples=1500, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(THOROUGHLY, max_examples=1000)
 def test_fixing_any_document_twice_is_fixing_it_once(document):
     text = document.decode("utf-8", "replace")
     once = rewrite(text, Path("meta.yaml"), "pangeo-forge/noaa-oisst-feedstock")

@@ -280,6 +280,7 @@ class TestAtABakery:
             said = [line["message"] for line in client.request("POST", "/logs/filter", asked)]
         assert sum("doubling" in line for line in said) == 8
 
+    @pytest.mark.slow
     def test_a_cancelled_run_takes_its_recipe_along(
         self, command: Command, server: prefect.Server, worker: prefect.Worker, bakeries: Path, tmp_path: Path
     ) -> None:

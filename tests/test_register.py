@@ -167,7 +167,7 @@ def test_a_dry_run_reads_and_writes_nothing(
     assert state(server, fresh) == {"deployments": [], "runs": []}
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_killed_between_any_two_requests_and_run_again_it_converges(
     when: str, server: support.Server, queue: None, idle_bakeries: Path, fresh: Feedstock, command: Command
 ) -> None:

@@ -34,7 +34,18 @@ def forge(tmp_path_factory):
     return templates.release(tmp_path_factory.mktemp("forge") / "forge")
 
 
-@pytest.fixture(scope="module", params=MATRIX, ids=lambda answers: f"{answers['kind']}-{answers['store']}")
+# An empty flow waits for a server of its own, which makes it the slowest, and its stores differ by a word.
+KINDS = [
+    pytest.param(
+        answers,
+        id=f"{answers['kind']}-{answers['store']}",
+        marks=[pytest.mark.slow] if (answers["kind"], answers["store"]) == ("flow", "zarr") else [],
+    )
+    for answers in MATRIX
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def feedstock(forge, request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("generated") / "noaa-oisst-feedstock"
     copier.run_copy(str(forge), folder, data=templates.ANSWERS | request.param, defaults=True, quiet=True)

@@ -15,7 +15,7 @@ from feedstock_forge.catalog import entry, site, sources
 
 from . import feedstocks
 
-HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'`${1}\u202e"
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 1234 * 5678 }}'`${1}\u202e"
 
 
 def sea(times: int = 3) -> xr.Dataset:
