@@ -75,7 +75,16 @@ FILL = """
             file.write(bytes(1 << 20))
             time.sleep(0.005)
 """
+FORK = """
+    import os, time
+    for _ in range(3000):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(300)
+    time.sleep(300)
+"""
 HOSTILE = {
+    "forks": (FORK, (), "limit-processes"),
     "loops": ("while True: pass", ("--time", "3 s"), "limit-runtime"),
     "eats memory": ("held = [bytearray(1 << 26) for _ in range(200)]", ("--memory", "600 MiB"), "limit-memory"),
     "fills the disk": (FILL, ("--disk", "100 MiB"), "limit-disk"),
@@ -83,7 +92,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", [pytest.param("forks", marks=pytest.mark.slow), *list(HOSTILE)[1:]])
 def test_a_recipe_that_takes_more_than_its_share_is_ended_and_told(
     command: Command, staged: Feedstock, name: str
 ) -> None:
