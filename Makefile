@@ -22,6 +22,8 @@ CHROMIUM := $(TOOLS)/chromium/chromium
 NODE_MODULES := tests/npm/node_modules/.package-lock.json
 PIP := pip install --quiet --disable-pip-version-check
 BIN := .venv/bin
+# A file's tests run in one process, since what several of them need is made once a file.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup tools demo test test-all lint fix schemas bench release clean
 
@@ -32,10 +34,10 @@ demo: setup ## From the template to a finished dataset, before your eyes (KEEP=1
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 test: lint tools ## Run every check and every test
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint tools ## The same with the tests that take long, as every night
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(PYTEST)
 
 lint: setup $(ACTIONLINT) ## Style, types, workflows, bakeries
 	$(BIN)/ruff check

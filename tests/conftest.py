@@ -1,7 +1,4 @@
-"""Fixtures that several files share. A real Prefect server is slow to start, so one serves all tests of a session.
-
-Tests that need it carry ``@pytest.mark.xdist_group("prefect")``: they run in one process, one after the other.
-"""
+"""Fixtures that several files share. A real Prefect server is slow to start, so one serves all tests of a process."""
 
 from __future__ import annotations
 

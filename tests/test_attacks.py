@@ -21,8 +21,6 @@ from support import actions, events, feedstocks, generated, prefect
 from support.events import INJECTION, POISON, poisoned
 from support.feedstocks import Feedstock
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 SECRET = "forge:a-secret-that-nobody-may-see"
 COMMANDS = (
     "::add-mask::a\n::stop-commands::b\n::set-output name=forge::/evil\n##[set-output name=forge]/evil\n::error::c"

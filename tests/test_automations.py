@@ -19,8 +19,6 @@ from feedstock_forge.prefect import Prefect
 from support import feedstocks, github, prefect
 from support.feedstocks import Feedstock
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 TOKEN = "token-of-prefect[bot]"
 
 

@@ -21,7 +21,7 @@ from feedstock_forge.findings import Refused
 from support.feedstocks import META
 
 # Building the environment takes a minute where nothing is cached, and each process imports Beam.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("beam")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """

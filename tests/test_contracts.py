@@ -9,8 +9,6 @@ import pytest
 from feedstock_forge.findings import Refused
 from support import prefect
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 WRONG: dict[str, tuple[str, str, Any, str]] = {
     "an endpoint that is not there": ("POST", "/flows/search", {}, "POST /flows/search is not documented"),
     "a method that is not there": ("PUT", "/flows/", {}, "PUT /flows/ is not documented"),

@@ -12,8 +12,6 @@ from demo import provider
 from support import feedstocks, prefect
 from support.feedstocks import Feedstock
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 
 def bake(
     command: Command,

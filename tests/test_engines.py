@@ -168,7 +168,8 @@ def test_an_xarray_recipe_computes_in_the_processes_of_a_cluster(feedstock: Feed
     assert not any(psutil.pid_exists(pid) for pid in pids), "the cluster ends with the recipe"
 
 
-@pytest.mark.parametrize("store", ["icechunk", pytest.param("zarr", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["icechunk", "zarr"])
 def test_bake_writes_on_the_cluster_what_it_writes_in_threads(feedstock: Feedstock, tmp_path: Path, store: str) -> None:
     recipe = """
     import os

@@ -15,7 +15,7 @@ from feedstock_forge.findings import Refused
 from feedstock_forge.prefect import Prefect
 from support import feedstocks, prefect, proxy
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 RECIPES = """
 def one(target, mode="complete", prune=False): ...

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,25 +17,21 @@ from support.feedstocks import Feedstock, git
 OFFLINE = {"GITHUB_API_URL": "http://127.0.0.1:9"}
 
 
-@pytest.fixture
-def forge(tmp_path: Path, command: Command) -> Path:
-    """A forge with one bakery, made by the command."""
-    folder = tmp_path / "forge"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A forge with one bakery, made by the command, which waits a while for a GitHub that is not there."""
+    folder = tmp_path_factory.mktemp("made") / "forge"
     (folder / "bakeries").mkdir(parents=True)
     git(folder, "init", "--quiet")
-    command(
-        "bakery",
-        "new",
-        "ldeo.aws",
-        "--operator",
-        "bob",
-        "--target",
-        "s3://ldeo",
-        "--bakeries",
-        folder / "bakeries",
-        env=OFFLINE,
-    )
+    words = ["bakery", "new", "ldeo.aws", "--operator", "bob", "--target", "s3://ldeo", "--bakeries", "bakeries"]
+    subprocess.run([sys.executable, "-m", "feedstock_forge", *words], cwd=folder, env=os.environ | OFFLINE, check=True)
     return folder
+
+
+@pytest.fixture
+def forge(made: Path, tmp_path: Path) -> Path:
+    """A copy of that forge, for a test to change."""
+    return Path(shutil.copytree(made, tmp_path / "forge"))
 
 
 def test_a_new_bakery_is_complete_and_its_folder_belongs_to_its_operators(forge: Path, command: Command) -> None:

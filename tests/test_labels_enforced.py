@@ -13,8 +13,6 @@ from conftest import Command
 from support import feedstocks, prefect
 from support.feedstocks import Feedstock, git
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 COUNT = iter(range(1000))
 BAKERY = """
 description: A bakery of the tests

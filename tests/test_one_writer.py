@@ -15,7 +15,7 @@ from feedstock_forge.one_writer import limit_name
 from support import feedstocks, prefect
 from support.feedstocks import Feedstock
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 RECIPE = """
 import json, os, time

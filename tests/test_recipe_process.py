@@ -161,7 +161,6 @@ def test_a_recipe_that_does_not_stop_when_asked_is_ended(
     assert all(gone(pid) for pid in pids(tmp_path / "pids"))
 
 
-@pytest.mark.xdist_group("prefect")
 class TestAtABakery:
     MEETS = """
     import time

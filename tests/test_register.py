@@ -23,8 +23,6 @@ from support import feedstocks, proxy
 from support import prefect as support
 from support.feedstocks import Feedstock
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 COUNT = iter(range(1000))
 MANY = """
 def one(target, mode="complete", prune=False): ...

@@ -17,7 +17,6 @@ from test_template_updates import edit, edited
 ROOT = Path(__file__).parents[1]
 LEDGER = forge_release.ledger(ROOT)
 REGISTER = ".github/workflows/register.yml"
-pytestmark = pytest.mark.xdist_group("released")  # one feedstock of each version serves all of them
 SHALLOW = git(ROOT, "rev-parse", "--is-shallow-repository") == "true"
 
 whole = pytest.mark.skipif(SHALLOW, reason="a shallow clone holds no older version: git fetch --unshallow")

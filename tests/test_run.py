@@ -79,7 +79,7 @@ def test_a_recipe_never_reaches_the_server_that_the_shell_is_set_to(command: Com
     assert "[]" in command("run", cwd=feedstock.folder, env=env).stdout
 
 
-@pytest.mark.xdist_group("prefect")
+@pytest.mark.slow
 def test_a_recipe_that_is_a_flow_brings_a_server_of_its_own_and_takes_it_away(
     command: Command, feedstock: Feedstock
 ) -> None:

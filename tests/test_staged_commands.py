@@ -251,7 +251,6 @@ def listening(server: Server) -> None:
             time.sleep(0.5)
 
 
-@pytest.mark.xdist_group("prefect")
 def test_a_maintainer_has_the_recipes_run_pruned_at_the_development_bakery(
     scene: Scene, server: prefect.Server, worker: prefect.Worker, datasets: Path
 ) -> None:
@@ -266,7 +265,6 @@ def test_a_maintainer_has_the_recipes_run_pruned_at_the_development_bakery(
     assert deployed(server, "feedstock:staged-1-sst") == []
 
 
-@pytest.mark.xdist_group("prefect")
 def test_a_recipe_that_fails_is_told_by_its_last_words(
     scene: Scene, server: prefect.Server, worker: prefect.Worker
 ) -> None:

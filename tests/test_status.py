@@ -19,8 +19,6 @@ from feedstock_forge.prefect import Prefect
 from support import events, feedstocks, github, prefect
 from support.feedstocks import Feedstock
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 COUNT = iter(range(1000))
 NOW = datetime.datetime.now(datetime.UTC)
 NOTES = "## What is new\r\n\r\n- more years <!-- of them -->  \r\n"

@@ -16,8 +16,6 @@ from support import actions, events, generated, github, prefect
 from support.feedstocks import git
 from test_workflows import CHECKED, REGISTERED, choose_inputs, ran
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 FEEDSTOCK = "pangeo-forge/ocean-feedstock"
 BAKERY = """
 description: The bakery of the story
@@ -49,6 +47,7 @@ def merge(repository: Path, source: str, branch: str) -> None:
     git(repository, "pull", "--quiet", "--no-ff", "--no-rebase", "--no-edit", source, branch)
 
 
+@pytest.mark.slow  # each of its parts has its own test by day
 @pytest.mark.timeout(900)
 def test_from_the_template_to_a_catalog_and_to_the_next_version(
     forge: actions.Forge, server: prefect.Server, prefect_itself: prefect.Server, command: Command, tmp_path: Path

@@ -16,8 +16,6 @@ from feedstock_forge.lifecycle import State
 from support import templates
 from support.feedstocks import git
 
-pytestmark = pytest.mark.xdist_group("migrations")  # one update in each way serves all of them
-
 FORM = ".github/ISSUE_TEMPLATE/problem.yml"
 RENAMED = ".github/ISSUE_TEMPLATE/wrong.yml"
 

@@ -15,8 +15,6 @@ from feedstock_forge.findings import Finding
 from feedstock_forge.prefect import Prefect
 from support import prefect, proxy
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 HOSTILE = "<img src=x> [a](javascript:b)\n::error::forged\n##[error]forged \x1b[2Jgone"
 COUNT = iter(range(1000))
 

@@ -6,14 +6,11 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 
 from demo import provider
 from support import actions, events, generated, github, prefect
 from support.feedstocks import Feedstock
-
-pytestmark = pytest.mark.xdist_group("prefect")
 
 SETUP = ("astral-sh/setup-uv", "astral-sh/setup-uv / uv --version", "Install the forge")
 """The steps of the setup action, with the stub of another's inside."""
