@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .findings import Finding, Refused, Who, rule
-from .git import Repository
+from .git import Repository, clone_url
 from .github import NOT_FOUND, GitHub
-from .labels.request import clone_url
 from .lifecycle import (
     BRANCH,
     Merged,

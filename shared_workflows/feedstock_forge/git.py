@@ -161,6 +161,11 @@ class Repository:
         return made
 
 
+def clone_url(server: str, repository: str) -> str:
+    """Where git clones ``owner/name`` from; GitHub's addresses end in ``.git``, a folder of repositories has none."""
+    return f"{server.rstrip('/')}/{repository}{'' if server.startswith('file:') else '.git'}"
+
+
 def fetch(url: str, commit: str, folder: Path, *, token: str | None = None, server: str = "") -> Repository:
     """Fetch one commit into an empty folder. Raises :class:`Refused` if it cannot be had."""
     repository = Repository(folder, token, server)

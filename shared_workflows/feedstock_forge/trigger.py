@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .findings import Place, Refused, rule
+from .git import clone_url
 from .meta import FOLDER, Event, slug
 from .yaml_file import read_text
 
@@ -81,8 +82,7 @@ class Trigger:
     @property
     def clone_url(self) -> str:
         """Where git clones the repository from."""
-        suffix = "" if self.server.startswith("file:") else ".git"
-        return f"{self.server.rstrip('/')}/{self.repository}{suffix}"
+        return clone_url(self.server, self.repository)
 
 
 @dataclass(frozen=True, slots=True)

@@ -380,7 +380,7 @@ def _other(here: Repository, named: str, instead: str) -> Repository:
     data = here.run("rev-parse", "--absolute-git-dir").strip()
     mine = _clone(Path(data) / "feedstock-forge" / named)
     try:
-        return git.clone(request.clone_url(mine.server, named), mine.folder, token=mine.token, server=mine.server)
+        return git.clone(git.clone_url(mine.server, named), mine.folder, token=mine.token, server=mine.server)
     except Refused as refused:
         fix = f"check that {mine.server} can be reached and has {named}, or {instead}"
         raise Refused(*(dataclasses.replace(finding, fix=fix) for finding in refused.findings)) from None

@@ -29,7 +29,7 @@ from ..bakery import (
     unknown_label,
 )
 from ..findings import Place, Refused
-from ..git import Repository
+from ..git import Repository, clone_url
 from ..github import GitHub
 from ..markdown import escape
 from ..meta import FILE, FOLDER, Event
@@ -449,8 +449,3 @@ def _wait(git: Repository, url: str) -> None:
     end = time.monotonic() + FORK_SECONDS
     while git.ask("ls-remote", url) is None and time.monotonic() < end:
         time.sleep(1)
-
-
-def clone_url(server: str, repository: str) -> str:
-    """Where git clones a repository from."""
-    return f"{server.rstrip('/')}/{repository}{'' if server.startswith('file:') else '.git'}"

@@ -20,7 +20,6 @@ from .. import git, meta
 from ..bakery import Bakeries
 from ..findings import Finding, Refused, did_you_mean, rule
 from ..github import GitHub
-from ..labels.request import clone_url
 from ..markdown import code, escape
 from ..meta import FILE, RecipeDict
 from ..plan import Plan, PlannedRecipe, Request
@@ -256,7 +255,7 @@ def _tests(client: GitHub, event: Event, commit: str, argument: str, place: Plac
     known: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         # From this repository, and so does the bakery: it has the commits of its pull requests, wherever from.
-        url = clone_url(place.server, repository)
+        url = git.clone_url(place.server, repository)
         here = git.fetch(url, commit, Path(scratch), token=client.token, server=place.server)
         for name in names:
             if not here.ask("rev-parse", "--verify", "--quiet", f"{commit}:{path_of(name)}"):

@@ -12,9 +12,8 @@ from enum import StrEnum
 from typing import Any
 
 from ..findings import Finding, Refused, Severity, Who, rule
-from ..git import Repository
+from ..git import Repository, clone_url
 from ..github import NOT_FOUND, REFUSED, GitHub
-from ..labels.request import clone_url
 from ..markdown import code, escape
 from ..report import finding as item
 from . import folders
