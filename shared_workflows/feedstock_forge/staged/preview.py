@@ -118,12 +118,13 @@ def look(client: GitHub, repository: str, pull: Mapping[str, Any], server: str, 
     paths = {str(row[key]) for row in rows for key in ("filename", "previous_filename") if row.get(key)}
     folders, outside = changed(sorted(paths))
     findings = whole(folders, outside)
-    source = str((pull["head"].get("repo") or {}).get("full_name") or repository)
     with tempfile.TemporaryDirectory() as scratch:
         clone, tree = Path(scratch, "clone"), Path(scratch, "tree")
         clone.mkdir()
         tree.mkdir()
-        here = git.fetch(f"{server.rstrip('/')}/{source}", commit, clone)
+        # From this repository, which has the commits of its pull requests, wherever from; it may be private.
+        url = git.clone_url(server, repository)
+        here = git.fetch(url, commit, clone, token=client.token, server=server)
         sound = [name for name in folders[:MAX_FOLDERS] if is_folder(name)]
         present = [name for name in sound if here.ask("rev-parse", "--verify", f"{commit}:{RECIPES}/{name}")]
         for name in present:
