@@ -8,9 +8,11 @@ raises :class:`Refused` with the findings that explain why.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
 DOCUMENTATION = "docs/findings.md"
 
@@ -165,6 +167,26 @@ def text(finding: Finding) -> str:
     if finding.who is not Who.CONTRIBUTOR:
         lines.append(f"    who: {finding.who}")
     return "\n".join(lines)
+
+
+def as_data(finding: Finding) -> dict[str, Any]:
+    """A finding for another process of the forge; :func:`of_data` makes it one again there."""
+    place = asdict(finding.place) if finding.place else None
+    return {"id": finding.id, "message": finding.message, "fix": finding.fix, "place": place}
+
+
+def of_data(data: Mapping[str, Any]) -> Finding:
+    """The finding of :func:`as_data`. Raises ``KeyError`` for a rule that nothing here has declared."""
+    place = Place(**data["place"]) if data["place"] else None
+    return RULES[data["id"]].at(place, str(data["message"]), str(data["fix"]))
+
+
+def below(finding: Finding, root: Path) -> Finding:
+    """The same finding, its place told from ``root`` where it is in there: as a reader of the repository knows it."""
+    place = finding.place
+    if place is None or not Path(place.file).is_relative_to(root):
+        return finding
+    return replace(finding, place=replace(place, file=str(Path(place.file).relative_to(root))))
 
 
 def refuse_errors(findings: Iterable[Finding]) -> None:

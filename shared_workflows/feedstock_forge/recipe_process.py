@@ -26,10 +26,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from . import engines, findings, limits, meta, recipes
+from . import engines, limits, meta, recipes
 from .bake import Provenance, provenance
 from .bakery import Engine, Limits
-from .findings import Finding, Refused, rule
+from .findings import Finding, Refused, as_data, of_data, rule
 from .limits import Room, Use
 
 DIED = rule("recipe-died", "The dataset stays as it was before the run.")
@@ -200,18 +200,13 @@ def _answer(reply: Path, status: int) -> list[Finding]:
     """The findings of a process that has ended."""
     try:
         answer = json.loads(reply.read_bytes())
-        return [_finding(item) for item in answer["findings"]]
+        return [of_data(item) for item in answer["findings"]]
     except (OSError, ValueError, TypeError, KeyError):
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended Python with status {status}"
         fix = "look at the lines of the log before this one"
         if status == -signal.SIGKILL:
             fix = "ask whether memory ran out: Linux ends processes so. Take smaller chunks, or ask for more memory"
         return [DIED.at(None, f"the recipe's process {how}", fix)]
-
-
-def _finding(item: Mapping[str, Any]) -> Finding:
-    place = findings.Place(**item["place"]) if item["place"] else None
-    return findings.RULES[item["id"]].at(place, str(item["message"]), str(item["fix"]))
 
 
 _CHILD = f"import sys; from {__name__} import _child; _child(*sys.argv[1:])"
@@ -238,7 +233,7 @@ def _child(reply: str) -> None:
             traceback.print_exception(refused.__cause__)
     except KeyboardInterrupt:
         sys.exit("stopped")
-    said = json.dumps({"findings": [_said(finding) for finding in found]})
+    said = json.dumps({"findings": [as_data(finding) for finding in found]})
     Path(reply).write_text(said, encoding="utf-8")
 
 
@@ -283,11 +278,6 @@ def _send_by_value(folder: Path) -> None:
         file = getattr(module, "__file__", None)
         if file and Path(file).resolve().is_relative_to(root):
             cloudpickle.register_pickle_by_value(module)
-
-
-def _said(finding: Finding) -> dict[str, Any]:
-    place = asdict(finding.place) if finding.place else None
-    return {"id": finding.id, "message": finding.message, "fix": finding.fix, "place": place}
 
 
 def _hold_the_leash() -> None:

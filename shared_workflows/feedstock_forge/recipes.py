@@ -18,13 +18,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import beam, entry_points
 from .entry_points import NO_OBJECT
-from .findings import Finding, Place, Refused, Rule, rule
+from .findings import Finding, Place, Refused, as_data, of_data, rule
 from .meta import FOLDER, MetaFile, Recipe, RecipeDict, Store
 from .models import did_you_mean
 
@@ -321,16 +321,8 @@ def inspect(folder: Path, file: MetaFile, *, python: Path | None = None, seconds
             )
         result = json.loads(reply.read_bytes())
     if "findings" in result:
-        raise Refused(*(_finding(item) for item in result["findings"]))
+        raise Refused(*map(of_data, result["findings"]))
     return Found(tuple((recipe_id, doc) for recipe_id, doc in result["recipes"]))
-
-
-def _finding(item: dict[str, Any]) -> Finding:
-    from .findings import RULES
-
-    place = Place(**item["place"]) if item["place"] else None
-    declared: Rule = RULES[item["id"]]
-    return declared.at(place, item["message"], item["fix"])
 
 
 _ANSWER = f"import sys; from {__name__} import _answer; _answer(*sys.argv[1:])"
@@ -356,16 +348,7 @@ def _look(folder: Path) -> dict[str, Any]:
             }
         return {"recipes": [(item.id, _doc(folder, file, item.id)) for item in declared]}
     except Refused as refused:
-        findings = [
-            {
-                "id": finding.id,
-                "message": finding.message,
-                "fix": finding.fix,
-                "place": asdict(finding.place) if finding.place else None,
-            }
-            for finding in refused.findings
-        ]
-        return {"findings": findings}
+        return {"findings": [as_data(finding) for finding in refused.findings]}
 
 
 def _doc(folder: Path, file: MetaFile, recipe_id: str) -> str:

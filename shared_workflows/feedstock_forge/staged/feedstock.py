@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import lint, meta
-from ..findings import Finding, Place, Refused, Severity, Who, rule
+from ..findings import Refused, Severity, Who, below, rule
 from ..git import Repository
 from ..meta import FILE, FOLDER, Meta
 from ..yaml_file import parse_yaml, read_yaml
@@ -130,21 +130,13 @@ def _made(repository: Repository, commit: str, name: str, template: Template, st
 def _read(recipe: Path, root: Path, repository: str) -> Meta:
     # Which bakeries there are is said on the pull request; a feedstock may well ask for one that is yet to come.
     report = lint.lint([recipe], lint.Options(repository=repository))
-    errors = [_placed(finding, root) for finding in report.findings if finding.severity is Severity.ERROR]
+    errors = [below(finding, root) for finding in report.findings if finding.severity is Severity.ERROR]
     if errors:
         raise Refused(*errors)
     model, findings = meta.check(read_yaml(recipe / FILE, within=recipe), repository)
     if model is None:
         raise Refused(*findings)
     return model
-
-
-def _placed(finding: Finding, root: Path) -> Finding:
-    """The same finding, its place as the repository knows it."""
-    place = finding.place
-    if place is None or not Path(place.file).is_relative_to(root):
-        return finding
-    return replace(finding, place=Place(str(Path(place.file).relative_to(root)), place.line, place.column))
 
 
 def _render(template: Template, into: Path, given: dict[str, str], recipe: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import git, lint, meta
 from ..bakery import Bakeries
-from ..findings import Finding, Place, Refused, Severity, rule
+from ..findings import Finding, Place, Refused, Severity, below, rule
 from ..github import GitHub
 from ..meta import FILE, LabelRequest, Meta
 from ..yaml_file import read_yaml
@@ -138,7 +138,7 @@ def folder(root: Path, name: str, bakeries: Bakeries) -> FolderPreview:
     """Look at the recipe folder of this name in a checkout of staged recipes."""
     path = root / RECIPES / name
     report = lint.lint([path], lint.Options(bakeries=bakeries))
-    findings = tuple(_relative(finding, root) for finding in report.findings)
+    findings = tuple(below(finding, root) for finding in report.findings)
     try:
         declared, _ = meta.check(read_yaml(path / FILE, within=path), name)
     except Refused:
@@ -166,14 +166,6 @@ def _becomes(
         return dataclasses.replace(seen, files=files(here, commit, seen.folder, template, staged))
     except Refused as refused:
         return dataclasses.replace(seen, findings=(*seen.findings, *refused.findings))
-
-
-def _relative(finding: Finding, root: Path) -> Finding:
-    if finding.place is None or not Path(finding.place.file).is_relative_to(root):
-        return finding
-    return dataclasses.replace(
-        finding, place=dataclasses.replace(finding.place, file=str(Path(finding.place.file).relative_to(root)))
-    )
 
 
 def _ask(wish: LabelRequest, bakeries: Bakeries) -> Ask:
