@@ -32,9 +32,10 @@ from .lifecycle import (
     together,
 )
 from .markdown import code, escape
+from .meta import ANSWERS
 from .report import SUMMARY_ROWS
 from .report import finding as finding_item
-from .template import ANSWERS, Template, same_place
+from .template import Template, same_place
 
 NO_WORKFLOWS = rule("token-without-workflows", "An update changes files in .github/workflows/.", who=Who.ORGANISATION)
 OTHER_TEMPLATE = rule("template-other", "An update compares two versions of one template.", who=Who.MAINTAINER)

@@ -20,6 +20,14 @@ FAILED = rule("git-failed", "Branches and commits are git's; without it nothing 
 NOT_A_REPOSITORY = rule("git-no-repository", "What is asked for and granted is a change to a git repository.")
 NO_FILE = rule("git-file-missing", "The commit is what was reviewed, and it does not hold this file.")
 
+FORGE = {
+    "GIT_AUTHOR_NAME": "Feedstock Forge",
+    "GIT_AUTHOR_EMAIL": "feedstock-forge@users.noreply.github.com",
+    "GIT_COMMITTER_NAME": "Feedstock Forge",
+    "GIT_COMMITTER_EMAIL": "feedstock-forge@users.noreply.github.com",
+}
+"""The environment in which git names the forge itself as who commits."""
+
 _GITHUB = re.compile(
     r"(?:gh:|(?:git\+)?(?:https?|ssh|git)://(?:[^/@]+@)?(?:www\.|ssh\.)?github\.com(?::[0-9]+)?/|(?:[^/@]+@)?github\.com:)"
     r"/*([\w.-]+/[\w.-]+?)/*(?:\.git)?/*",

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .findings import Finding, Place, Refused, Who, rule
-from .git import Repository
-from .template import ANSWERS, Template
+from .git import FORGE, Repository
+from .meta import ANSWERS
+from .template import Template
 from .yaml_file import parse_yaml
 
 BRANCH = "template/"
@@ -28,12 +29,6 @@ NO_ANSWERS = rule("answers-missing", "An update repeats the recorded answers.", 
 NO_REPOSITORY = rule("feedstock-not-committed", "An update is a branch on top of a commit.", who=Who.MAINTAINER)
 FAILED = rule("update-failed", "This feedstock stays as it is; the others go on.", who=Who.MAINTAINER)
 
-_IDENTITY = {
-    "GIT_AUTHOR_NAME": "Feedstock Forge",
-    "GIT_AUTHOR_EMAIL": "feedstock-forge@users.noreply.github.com",
-    "GIT_COMMITTER_NAME": "Feedstock Forge",
-    "GIT_COMMITTER_EMAIL": "feedstock-forge@users.noreply.github.com",
-}
 _ABSENT = "0" * 40
 
 One = TypeVar("One")
@@ -314,7 +309,7 @@ def _commit(repository: Repository, tree: str, parents: list[str], message: str)
     arguments = [word for parent in parents for word in ("-p", parent)]
     # A person's own name stands on the commit where git knows one.
     known = repository.ask("config", "user.email") or os.environ.get("GIT_AUTHOR_EMAIL")
-    environment = {} if known else _IDENTITY
+    environment = {} if known else FORGE
     return repository.run("commit-tree", tree, *arguments, stdin=message, environment=environment).strip()
 
 

@@ -19,6 +19,8 @@ from .yaml_file import Document, read_yaml
 
 FOLDER = "feedstock"
 FILE = "meta.yaml"
+ANSWERS = ".copier-answers.yml"
+"""What Copier records beside the folder: the answers, and which template at which commit."""
 
 DUPLICATE_RECIPE = rule("recipe-duplicate-id", "Two recipes of one id would write the same dataset.")
 OTHER_ID = rule(

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from .findings import Place, Refused, Who, rule
 from .git import Repository, github_name
+from .meta import ANSWERS
 
 if TYPE_CHECKING:
     from .rendering import Version
 
-ANSWERS = ".copier-answers.yml"
 USERS = ("feedstock", "tests", "recipes")
 """What is the user's after generation: no update touches it. copier.yml's `_skip_if_exists` says the same to Copier."""
 CHANGELOG = "CHANGELOG.md"

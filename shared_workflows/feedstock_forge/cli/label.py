@@ -394,7 +394,7 @@ def _clone(folder: Path) -> Repository:
 
 def _forge_of(folder: Path) -> str:
     """The forge whose template made this feedstock, as its answers say."""
-    answers = folder / ".copier-answers.yml"
+    answers = folder / meta.ANSWERS
     said = read_yaml(answers).data if answers.exists() else {}
     source = str(said.get("forge") or said.get("_src_path", ""))
     match = re.search(r"([A-Za-z0-9-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?\Z", source.removeprefix("gh:"))

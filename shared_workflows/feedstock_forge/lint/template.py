@@ -9,8 +9,9 @@ from typing import Any
 
 from ..findings import Finding, Place, Refused, Severity, Who, rule
 from ..git import github_name
+from ..meta import ANSWERS
 from ..yaml_file import read_text, read_yaml
-from .workflows import ANSWERS, FOLDER
+from .workflows import FOLDER
 
 CHANGED = rule(
     "workflow-changed",

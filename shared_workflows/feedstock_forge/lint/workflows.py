@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..findings import Finding, Place, Refused, Severity, Who, rule
+from ..meta import ANSWERS
 from ..yaml_file import read_text
 from .report import Options, Report
 
@@ -27,7 +28,6 @@ SEVERAL_PINS = rule(
     who=Who.MAINTAINER,
 )
 FOLDER = Path(".github", "workflows")
-ANSWERS = ".copier-answers.yml"
 GENERATED = ("check.yml", "register.yml")
 
 _USES = re.compile(r"""^\s*(?:-\s+)?["']?uses["']?\s*:\s*["']?([^\s"'#]+)["']?""")

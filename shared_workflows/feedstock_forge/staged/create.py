@@ -12,12 +12,12 @@ from enum import StrEnum
 from typing import Any
 
 from ..findings import Finding, Refused, Severity, Who, rule
-from ..git import Repository, clone_url
+from ..git import FORGE, Repository, clone_url
 from ..github import NOT_FOUND, REFUSED, GitHub
 from ..markdown import code, escape
 from ..report import finding as item
 from . import folders
-from .feedstock import BOT, BOT_EMAIL, Feedstock, Template, make
+from .feedstock import Feedstock, Template, make
 
 TAKEN = rule("feedstock-repository-taken", "Nothing is ever written into a repository that holds something else.")
 NO_TOKEN = rule(
@@ -304,14 +304,8 @@ def _unchanged(clone: Repository, head: str, outcome: Outcome) -> bool:
 def _without(clone: Repository, head: str, gone: Sequence[Outcome]) -> str:
     tree = _prune(clone, f"{head}^{{tree}}", {outcome.name for outcome in gone})
     words = "\n".join(f"{outcome.name} is {outcome.repository} now." for outcome in gone)
-    identity = {
-        "GIT_AUTHOR_NAME": BOT,
-        "GIT_AUTHOR_EMAIL": BOT_EMAIL,
-        "GIT_COMMITTER_NAME": BOT,
-        "GIT_COMMITTER_EMAIL": BOT_EMAIL,
-    }
     message = f"Remove recipes that are feedstocks now\n\n{words}\n"
-    return clone.run("commit-tree", tree, "-p", head, stdin=message, environment=identity).strip()
+    return clone.run("commit-tree", tree, "-p", head, stdin=message, environment=FORGE).strip()
 
 
 def _prune(clone: Repository, tree: str, names: set[str]) -> str:

@@ -6,15 +6,14 @@ template and the same address give the same commit, so whoever makes it again af
 
 from __future__ import annotations
 
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import lint, meta
 from ..findings import Refused, Severity, Who, below, rule
-from ..git import Repository
-from ..meta import FILE, FOLDER, Meta
+from ..git import FORGE, Repository, github_name
+from ..meta import ANSWERS, FILE, FOLDER, Meta
 from ..yaml_file import parse_yaml, read_yaml
 from . import answers, folders, history
 from .history import Moved
@@ -23,12 +22,8 @@ NOT_RENDERED = rule(
     "staged-template-unreachable", "Only the template can make a feedstock.", who=Who.ORGANISATION
 )  # fmt: skip
 
-ANSWERS = ".copier-answers.yml"
 REQUIREMENTS = "requirements.txt"
 TESTS = "tests"
-_GITHUB = re.compile(r"(?:^gh:|github\.com[:/])([\w.-]+/[\w.-]+?)(?:\.git)?/*$", re.ASCII)
-BOT = "Feedstock Forge"
-BOT_EMAIL = "feedstock-forge@users.noreply.github.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +53,7 @@ def of_staged(folder: Path) -> Template:
     """
     document = read_yaml(folder / ANSWERS, within=folder)
     known = document.data
-    source = str(known.get("_src_path", ""))
-    forge = known.get("forge") or (match[1] if (match := _GITHUB.search(source)) else None)
+    forge = known.get("forge") or github_name(str(known.get("_src_path", "")))
     if not isinstance(forge, str) or not isinstance(known.get("_commit"), str):
         fix = "run `copier recopy` there, or name --template and --to"
         raise Refused(NOT_RENDERED.at(document.place(), f"{ANSWERS} does not say where the template is", fix))
@@ -94,10 +88,7 @@ def make(repository: Repository, commit: str, name: str, template: Template, sta
     date = f"@{moved.date}"
     made = repository.run(
         "commit-tree", tree, "-p", moved.tip, stdin=message,
-        environment={
-            "GIT_AUTHOR_NAME": BOT, "GIT_AUTHOR_EMAIL": BOT_EMAIL, "GIT_AUTHOR_DATE": date,
-            "GIT_COMMITTER_NAME": BOT, "GIT_COMMITTER_EMAIL": BOT_EMAIL, "GIT_COMMITTER_DATE": date,
-        },
+        environment=FORGE | {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
     ).strip()  # fmt: skip
     recipe_tree = repository.run("rev-parse", f"{commit}:{folders.path_of(name)}").strip()
     return Feedstock(name, file, made, moved, version, recipe_tree, _listed(repository, tree))

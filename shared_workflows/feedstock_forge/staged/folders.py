@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..findings import Refused, did_you_mean, rule
 from ..git import Repository
+from ..lint.targets import RECIPES as RECIPES
 from ..meta import FILE, FOLDER
 
-RECIPES = "recipes"
 EXAMPLE = "example"
 """What contributors copy; never made a feedstock."""
 

@@ -17,9 +17,9 @@ from .. import git, lint, meta
 from ..bakery import Bakeries
 from ..findings import Finding, Place, Refused, Severity, below, rule
 from ..github import GitHub
-from ..meta import FILE, LabelRequest, Meta
+from ..meta import ANSWERS, FILE, LabelRequest, Meta
 from ..yaml_file import read_yaml
-from .feedstock import ANSWERS, Template, files, of_staged
+from .feedstock import Template, files, of_staged
 from .folders import RECIPES
 from .trial import MAX_FOLDERS, Name
 
