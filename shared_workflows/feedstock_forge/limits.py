@@ -126,9 +126,10 @@ def watch(
                 message = f"the run started {len(family)} processes, and was still at it"
                 return PROCESSES.at(None, message, "start a fixed number of workers, or none")
         if room and (use.runtime >= look_again or process.poll() is not None):
-            use.disk = max(use.disk, sum(map(_size, room.folders)))
+            looked = time.monotonic()
+            use.disk = max(use.disk, sum(map(size_of, room.folders)))
             # Many files take long to count: a tenth of the time, at the most.
-            look_again = time.monotonic() - began + 10 * (time.monotonic() - began - use.runtime)
+            look_again = time.monotonic() - began + 10 * (time.monotonic() - looked)
             if use.disk > room.disk:
                 message = f"the run kept {_rounded(use.disk)} of files; at most {_rounded(room.disk)} are allowed here"
                 return DISK.at(None, message, "prune to smaller inputs, or keep less beside the dataset")
@@ -213,7 +214,7 @@ def _held(process: psutil.Process, file: str, counted: tuple[str, ...]) -> int:
     return size
 
 
-def _size(folder: Path) -> int:
+def size_of(folder: Path) -> int:
     """Bytes of the files in a folder; where a link leads does not count."""
     size = 0
     for root, _, names in os.walk(folder):

@@ -51,6 +51,15 @@ def format_memory(amount: int) -> str:
     return _format(amount, {unit: size for unit, size in _MEMORY.items() if "i" in unit or unit == "B"})
 
 
+def format_size(size: float) -> str:
+    """Bytes that were measured, to three figures: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:,.0f} PiB"
+
+
 def format_duration(seconds: int) -> str:
     """Seconds for people, in the largest unit that divides them: ``30 min``."""
     return _format(seconds, _TIME)

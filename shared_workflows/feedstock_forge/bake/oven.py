@@ -25,7 +25,7 @@ from zarr.codecs import BloscCodec
 
 from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
-from ..quantities import Memory
+from ..quantities import Memory, format_size
 from . import PRUNED_INPUTS, Provenance, cluster, record
 from .fetch import Fetcher, fetching, shown
 from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
@@ -418,15 +418,6 @@ class _Progress:
             self.bytes += size
             if self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
                 log.info("wrote %s, %d %%", format_size(self.bytes), self.done * 100 // self.total)
-
-
-def format_size(size: float) -> str:
-    """Bytes for people: ``1.5 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"
 
 
 def _check_arguments(inputs: list[str], mode: str, chunks: dict[str, int]) -> Iterator[Finding]:

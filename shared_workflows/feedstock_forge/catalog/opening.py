@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from .storage import is_local, local_path
+from ..bake.places import path_of
 
 
 def code(
@@ -32,7 +32,7 @@ def code(
             f"session = repository.readonly_session({where})\n"
             "ds = xr.open_zarr(session.store, consolidated=False)\n"
         )
-    location = public_url or (str(local_path(url)) if is_local(url) else url)
+    location = public_url or str(path_of(url) or url)
     return f"import xarray as xr\n\nds = xr.open_zarr({_text(location)}, consolidated={consolidated})\n"
 
 
@@ -49,8 +49,8 @@ def _repository(refers_to: Sequence[str]) -> str:
 
 
 def _storage(url: str, public_url: str | None, region: str | None) -> str:
-    if is_local(url):
-        return f"icechunk.local_filesystem_storage({_text(str(local_path(url)))})"
+    if path := path_of(url):
+        return f"icechunk.local_filesystem_storage({_text(str(path))})"
     parts = urlsplit(url.rstrip("/"))
     bucket, prefix = _text(parts.netloc), _text(parts.path.lstrip("/"))
     who = "anonymous=True" if public_url else "from_env=True"

@@ -27,6 +27,7 @@ from markupsafe import Markup
 
 from ..bake.locks import lock
 from ..findings import Finding, Place, Refused, rule
+from ..quantities import format_size
 from . import opening, quicklook
 from .dataset import open_published
 from .entry import COLLECTION, run_rows
@@ -418,13 +419,7 @@ def _number(value: Any) -> str:
 
 
 def _size(value: Any) -> str:
-    if not isinstance(value, int | float) or value < 0:
-        return ""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:,.0f} PiB"
+    return format_size(value) if isinstance(value, int | float) and value >= 0 else ""
 
 
 def _period(interval: list[Any]) -> str:

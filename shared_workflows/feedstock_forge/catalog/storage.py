@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from ..bake.locks import lock
+from ..bake.places import path_of
 from ..findings import Place, Refused, Severity, Who, rule
 
 if TYPE_CHECKING:
@@ -39,23 +40,12 @@ MAX_BYTES = 8 << 20
 _TRIES = 20
 
 
-def is_local(url: str) -> bool:
-    """Whether a URL or path is on this machine."""
-    return "://" not in url or url.startswith("file://")
-
-
-def local_path(url: str) -> Path:
-    """The path that a ``file://`` URL or a path means, as :func:`feedstock_forge.bake.stores.claim` reads it."""
-    path = os.path.expandvars(unquote(url.removeprefix("file://"))) if "://" in url else url
-    return Path(path).expanduser().absolute()
-
-
 class Folder:
     """A folder at ``url``; the names of files in it are relative, with ``/``."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self.path = local_path(self.url) if is_local(self.url) else None
+        self.path = path_of(self.url)
         self._store: Any = None
 
     @property

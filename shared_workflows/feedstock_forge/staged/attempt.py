@@ -19,7 +19,7 @@ from .. import datasets, environments, meta, recipe_process, recipes
 from ..bake import Provenance
 from ..bakery import Limits
 from ..findings import Finding, Refused, visible
-from ..limits import Room, Use
+from ..limits import Room, Use, size_of
 from ..meta import FOLDER, MetaFile, RecipeDict
 from ..recipe_process import Job
 from ..yaml_file import read_text
@@ -78,7 +78,7 @@ def _try(
             outcome="completed",
             seconds=use.runtime,
             memory=use.memory,
-            stored=_size(where),
+            stored=size_of(where),
             inputs=described.inputs,
             of=described.of,
             repr=described.repr,
@@ -104,11 +104,6 @@ def _store(file: MetaFile, recipe: str) -> meta.Store:
     if isinstance(declared, RecipeDict):
         return declared.store
     return next(item.store for item in declared if item.id == recipe)
-
-
-def _size(where: Path) -> int:
-    """The bytes in a folder; what a recipe linked to elsewhere does not count."""
-    return sum(Path(root, name).lstat().st_size for root, _, names in os.walk(where) for name in names if name)
 
 
 def _placed(finding: Finding, name: str) -> Finding:

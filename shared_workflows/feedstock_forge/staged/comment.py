@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ..findings import Finding, Refused
 from ..github import GitHub
 from ..markdown import block, code, details, escape
-from ..quantities import format_memory
+from ..quantities import format_memory, format_size
 from ..report import finding as item
 from .preview import Ask, FolderPreview, Preview
 from .trial import FolderTrial, Trial, Tried
@@ -125,18 +125,10 @@ def _tried(tried: Tried) -> str:
     took = f"{words}{inputs} in {tried.seconds:.0f} s, {format_memory(tried.memory)} of memory"
     if tried.outcome != "completed" or not tried.stored:
         return took
-    stored = f"{took}, {_size(tried.stored)} stored"
+    stored = f"{took}, {format_size(tried.stored)} stored"
     if (times := tried.full) and times > 1:
-        return f"{stored}; all of it would be about {_size(tried.stored * times)}"
+        return f"{stored}; all of it would be about {format_size(tried.stored * times)}"
     return stored
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"
 
 
 def publish(client: GitHub, preview: Preview, trial: Trial | Refused | None) -> str:
