@@ -86,14 +86,13 @@ class GitHub:
     later: tuple[int, int, dict[str, str], bool] | None = None
     """Which request from now on gets another answer, its status and headers, and whether it is carried out before."""
     lock: Any = field(default_factory=threading.RLock)
+    clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     def after(
         self, number: int, status: int = 0, headers: dict[str, str] | None = None, *, carried_out: bool = False
     ) -> None:
         """Answer the ``number``-th request from now with a status; none, if it is 0."""
         self.later = (number, status, headers or {}, carried_out) if number else None
-
-    clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     def add(self, name: str, repository_id: int) -> None:
         """Let a repository that lies in ``folder`` be known, or make an empty bare one."""

@@ -21,7 +21,7 @@ from ..meta import ANSWERS, FILE, LabelRequest, Meta
 from ..yaml_file import read_yaml
 from .feedstock import Template, files, of_staged
 from .folders import RECIPES
-from .trial import MAX_FOLDERS, Name
+from .trial import MAX_FOLDERS, NAME
 
 OUTSIDE = rule(
     "recipe-pull-outside",
@@ -30,7 +30,6 @@ OUTSIDE = rule(
 TOO_MANY = rule("recipe-pull-too-large", "Nobody reviews that many recipes at once, and one that fails stops all.")
 BAD_FOLDER = rule("recipe-folder-invalid", "The folder's name becomes the feedstock's and its repository's.")
 
-_FOLDER = re.compile(next(item.pattern for item in Name.__metadata__ if item.pattern), re.ASCII)  # type: ignore[attr-defined]
 _SHOWN_FILES = 10
 
 
@@ -107,7 +106,7 @@ def whole(folders: Sequence[str], outside: Sequence[str]) -> list[Finding]:
 
 def is_folder(name: str) -> bool:
     """Whether a recipe folder can be called so."""
-    return _FOLDER.fullmatch(name) is not None
+    return re.fullmatch(NAME, name, re.ASCII) is not None
 
 
 def look(client: GitHub, repository: str, pull: Mapping[str, Any], server: str, bakeries: Bakeries) -> Preview:

@@ -31,7 +31,8 @@ MAX_RECIPES = 5
 MAX_REPR = 12_000
 
 Words = Annotated[str, StringConstraints(max_length=2000)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 
 
 class Said(Model):
