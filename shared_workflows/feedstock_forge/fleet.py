@@ -31,7 +31,7 @@ from .lifecycle import (
     standing,
     together,
 )
-from .markdown import code, escape
+from .markdown import block, code, details, escape
 from .meta import ANSWERS
 from .report import SUMMARY_ROWS
 from .report import finding as finding_item
@@ -282,9 +282,7 @@ def describe(template: Template, merged: Merged) -> str:
     for conflict in merged.conflicts:
         lines += ["", f"- {code(conflict.path)}", ""]
         if conflict.text:
-            shown = "\n".join(_hunks(conflict.text))
-            fence = "`" * max(3, *(len(run) + 1 for run in re.findall(r"`+", shown)), 3)
-            lines += ["<details><summary>both sides</summary>", "", fence, shown, fence, "", "</details>"]
+            lines.append(details("both sides", block("\n".join(_hunks(conflict.text)), "")))
     body = "\n".join(lines)
     if len(body) > MAX_BODY:
         body = body[:MAX_BODY].rsplit("\n", 1)[0] + "\n\n… and more: the commit's message has all of it."

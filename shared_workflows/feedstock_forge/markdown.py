@@ -32,7 +32,8 @@ def code(words: str) -> str:
 
 def block(words: str, language: str = "text") -> str:
     """Lines from outside as a code block; the fence is longer than any run of backticks inside."""
-    shown = "\n".join(visible(line) for line in words.splitlines())
+    # A tab is part of what some files mean, and hides nothing.
+    shown = "\n".join("\t".join(map(visible, line.split("\t"))) for line in words.splitlines())
     fence = "`" * max(3, max((len(run) for run in re.findall(r"`+", shown)), default=0) + 1)
     return f"{fence}{language}\n{shown}\n{fence}"
 

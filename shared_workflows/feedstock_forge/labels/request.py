@@ -7,7 +7,6 @@ starts makes no difference to what stands in the end.
 from __future__ import annotations
 
 import datetime
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -31,7 +30,7 @@ from ..bakery import (
 from ..findings import Place, Refused
 from ..git import Repository, clone_url
 from ..github import GitHub
-from ..markdown import escape
+from ..markdown import block, escape
 from ..meta import FILE, FOLDER, Event
 from ..quantities import format_duration, format_memory
 from ..yaml_file import parse_yaml
@@ -365,11 +364,10 @@ def page(request: Request, server: str) -> str:
     ]
     for number, half in enumerate((half for half in request.halves if half.changes), start=1):
         change = half.git.run("diff", half.git.base, half.commit, "--", half.path)
-        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", change)), 3)
+        shown = [line for line in change.splitlines() if not line.startswith(("diff --git", "index "))]
         title, where = escape(half.title), _editor(half, server)
-        lines += ["", f"{number}. [{title}]({where}): `{half.path}` of {half.repository} is to say", "", f"{fence}diff"]
-        lines += [line for line in change.splitlines() if not line.startswith(("diff --git", "index "))]
-        lines.append(fence)
+        lines += ["", f"{number}. [{title}]({where}): `{half.path}` of {half.repository} is to say", ""]
+        lines.append(block("\n".join(shown), "diff"))
     lines += [
         "",
         "Write into each pull request where the other is. On your own machine, with `GITHUB_TOKEN` set, one command",
