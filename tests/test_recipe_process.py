@@ -223,9 +223,7 @@ class TestAtABakery:
             made.commit("Need tiny")
             runs[name] = self.register(command, made, server, bakeries)
         for name, run in runs.items():
-            state = wait_for(
-                lambda run=run: (s := self.state(server, run))["type"] in ("COMPLETED", "FAILED", "CRASHED") and s, 120
-            )
+            state = self.ended(server, run)
             assert state["type"] == "COMPLETED", state["message"]
             assert (datasets / name / "v1/sst.icechunk").read_text() == f"{name[-1]}.0"
 

@@ -14,10 +14,9 @@ import pytest
 from feedstock_forge import cli
 from feedstock_forge.staged.commands import parse
 from support import events, feedstocks, github, prefect
-from support.feedstocks import META, RECIPE, Feedstock, git
+from support.feedstocks import META, RECIPE, STAGED, Feedstock, git
 from support.prefect import Server
 
-STAGED = "pangeo-forge/staged-recipes"
 CONTEXT = "recipe check"
 
 
@@ -87,11 +86,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, bakeries: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Scene]:
-    staged = Feedstock(tmp_path / "server", STAGED, 77)
-    staged.folder.mkdir(parents=True)
-    git(staged.folder, "init", "--quiet")
-    staged.write("README.md", "Propose a recipe.")
-    staged.commit("Begin")
+    staged = feedstocks.stage(tmp_path / "server")
     with github.serve(staged.server) as hub:
         hub.add(STAGED, 77)
         for number, login in enumerate(("grace", "mallory", "pangeo-forge"), 1):

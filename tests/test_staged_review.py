@@ -13,10 +13,8 @@ from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 from feedstock_forge.cli import staged
-from support import github
-from support.feedstocks import META, RECIPE, Feedstock, git
-
-STAGED = "pangeo-forge/staged-recipes"
+from support import feedstocks, github
+from support.feedstocks import META, RECIPE, STAGED, Feedstock, git
 
 
 @dataclass
@@ -85,11 +83,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, bakeries: Path) -> Iterator[Scene]:
-    repository = Feedstock(tmp_path / "server", STAGED, 77)
-    repository.folder.mkdir(parents=True)
-    git(repository.folder, "init", "--quiet")
-    repository.write("README.md", "Propose a recipe.")
-    repository.commit("Begin")
+    repository = feedstocks.stage(tmp_path / "server")
     with github.serve(repository.server) as hub:
         hub.add(STAGED, 77)
         hub.person("ada", 1)

@@ -12,19 +12,14 @@ import pytest
 from conftest import Command
 from demo import provider
 from feedstock_forge.staged import trial
+from support import feedstocks
 from support.feedstocks import META, Feedstock, git
-
-STAGED = "pangeo-forge/staged-recipes"
 
 
 @pytest.fixture
 def staged(tmp_path: Path) -> Feedstock:
     """The staged recipes, with a branch that is out."""
-    repository = Feedstock(tmp_path / "server", STAGED, 77)
-    repository.folder.mkdir(parents=True)
-    git(repository.folder, "init", "--quiet")
-    repository.write("README.md", "Propose a recipe.")
-    repository.commit("Begin")
+    repository = feedstocks.stage(tmp_path / "server")
     git(repository.folder, "checkout", "--quiet", "-b", "proposal")
     return repository
 

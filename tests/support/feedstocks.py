@@ -105,6 +105,19 @@ class Feedstock:
         }
 
 
+STAGED = "pangeo-forge/staged-recipes"
+
+
+def stage(server: Path) -> Feedstock:
+    """The staged recipes of an organisation with nothing proposed yet, committed."""
+    staged = Feedstock(server, STAGED, 77)
+    staged.folder.mkdir(parents=True)
+    git(staged.folder, "init", "--quiet")
+    staged.write("README.md", "Propose a recipe.")
+    staged.commit("Begin")
+    return staged
+
+
 def make(server: Path, name: str = "sst", *, recipes: str | None = None, recipe: str = RECIPE) -> Feedstock:
     """A feedstock with one recipe (or with ``recipes``, the YAML of that key), committed."""
     feedstock = Feedstock(server, f"pangeo-forge/{name}-feedstock")
