@@ -35,7 +35,7 @@ def test_everything_that_the_client_can_ask_is_documented(server: prefect.Server
     identity = "00000000-0000-0000-0000-000000000000"
     with server.client() as client:
         assert client.flows(["nobody"]) == {}
-        assert list(client.deployments(["nobody"], ["none"])) == []
+        assert list(client.deployments_tagged("nobody")) == []
         assert list(client.runs(["none"])) == []
         assert list(client.runs_by_id([identity])) == []
         assert client.last_logs(identity) == []

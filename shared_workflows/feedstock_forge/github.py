@@ -117,7 +117,7 @@ class GitHub:
         what = f"{method} {path}"
         patience = self.patience if self._answered else min(self.patience, FIRST_PATIENCE)
         try:
-            for attempt in attempts(patience, longest=20.0):
+            for attempt in attempts(patience, first=0.25, longest=20.0):
                 with attempt:
                     if attempt.num > 1:
                         self.say(f"GitHub is busy or away; try {attempt.num} of {what}")

@@ -33,7 +33,9 @@ PAGE = 200
 """Prefect's own limit of rows in an answer."""
 AT_ONCE = 100
 """Runs created by one request: Prefect's own limit."""
-_BULK_TRIES = 6
+_BULK_TRIES = 9
+FIRST_PAUSE = 0.05
+"""Seconds before a request is tried again, growing: a server on SQLite is locked for some milliseconds at a time."""
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -135,7 +137,7 @@ class Prefect:
         """
         patience = self.patience if self._answered else min(self.patience, FIRST_PATIENCE)
         try:
-            for attempt in attempts(patience, longest=10.0):
+            for attempt in attempts(patience, first=FIRST_PAUSE, longest=10.0):
                 with attempt:
                     if attempt.num > 1:
                         self.say(f"Prefect is busy or away; try {attempt.num} of {method} {path}")
@@ -200,13 +202,6 @@ class Prefect:
         """The ids of the flows of these names that exist."""
         rows = self.pages("/flows/filter", {"flows": {"name": {"any_": list(names)}}})
         return {row["name"]: row["id"] for row in rows}
-
-    def deployments(self, flows: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The deployments of these names of these flows."""
-        return self.pages(
-            "/deployments/filter",
-            {"flows": {"name": {"any_": list(flows)}}, "deployments": {"name": {"any_": list(names)}}},
-        )
 
     def deployments_tagged(self, tag: str) -> Iterator[dict[str, Any]]:
         """The deployments with a tag."""
@@ -369,7 +364,7 @@ class Prefect:
             for attempt in range(_BULK_TRIES):
                 if attempt:
                     self.say(f"Prefect did not create {len(left)} of {min(AT_ONCE, len(runs))} runs; try {attempt + 1}")
-                    time.sleep(min(0.2 * 2**attempt, 10))
+                    time.sleep(min(FIRST_PAUSE * 2 ** (attempt - 1), 10))
                 results = self.request("POST", path, [dict(run) for run in left])["results"]
                 failed = [pair for pair in zip(left, results, strict=True) if pair[1]["status"] != "CREATED"]
                 left = [run for run, _ in failed]

@@ -154,7 +154,7 @@ def _deployment(
         else {key: value for key, value in runs[0].parameters.items() if key not in ("recipe", "target")}
     )
     tags = [
-        f"feedstock:{plan.feedstock}",
+        feedstock_tag(plan.feedstock),
         f"bakery:{decision.request.bakery}",
         f"label:{decision.request.label}",
         # Names can be re-used; `feedstock label audit` holds this id against the grant's.
@@ -220,38 +220,54 @@ def parameter_schema(recipes: list[str]) -> dict[str, Any]:
     }
 
 
+def feedstock_tag(feedstock: str) -> str:
+    """The tag of every deployment of a feedstock."""
+    return f"feedstock:{feedstock}"
+
+
 def register(
     client: Prefect,
     wanted: list[Deployment],
+    standing: list[dict[str, Any]] | None = None,
     *,
     say: Callable[[str], None] = lambda _: None,
     dry_run: bool = False,
 ) -> Outcome:
     """Make the deployments and start the runs that are missing; nothing else is touched.
 
-    A registration that changes nothing makes three requests. Raises :class:`Refused`, with what was done and what was
-    not, if Prefect refuses or stays away; running it again goes on from there. With ``dry_run`` the outcome says what
-    would be done.
+    ``standing`` are the deployments with the :func:`feedstock_tag`, asked for if the caller has not. A registration
+    that changes nothing makes three requests, that one among them. Raises :class:`Refused`, with what was done and what
+    was not, if Prefect refuses or stays away; running it again goes on from there. With ``dry_run`` the outcome says
+    what would be done.
     """
     outcome = Outcome()
     if not wanted:
         return outcome
     try:
-        _register(client, wanted, outcome, say, dry_run)
+        _register(client, wanted, standing, outcome, say, dry_run)
     except Refused as refused:
         raise Refused(*refused.findings, _stopped(wanted, outcome)) from None
     return outcome
 
 
 def _register(
-    client: Prefect, wanted: list[Deployment], outcome: Outcome, say: Callable[[str], None], dry_run: bool
+    client: Prefect,
+    wanted: list[Deployment],
+    standing: list[dict[str, Any]] | None,
+    outcome: Outcome,
+    say: Callable[[str], None],
+    dry_run: bool,
 ) -> None:
-    flows = client.flows(sorted({deployment.flow for deployment in wanted}))
-    names = sorted({deployment.name for deployment in wanted})
-    rows = {(row["flow_id"], row["name"]): row for row in client.deployments(sorted(flows), names)} if flows else {}
+    if standing is None:
+        tags = sorted({deployment.body["tags"][0] for deployment in wanted})
+        standing = [row for tag in tags for row in client.deployments_tagged(tag)]
+    flows = client.flows(sorted({deployment.flow for deployment in wanted})) if standing else {}
+    rows = {(row["flow_id"], row["name"]): row for row in standing}
     keys = [run.key for deployment in wanted for run in deployment.runs]
     known = {row["idempotency_key"] for row in client.runs(keys)} if rows else set()
     checked: set[str] = set()
+    waiting: list[tuple[str, Deployment, list[Run]]] = []
+    # Runs are started when all deployments stand: a run makes the server write, which a SQLite one does alone.
     for deployment in wanted:
         row = rows.get((flows.get(deployment.flow, ""), deployment.name))
         missing = [run for run in deployment.runs if run.key not in known]
@@ -260,8 +276,8 @@ def _register(
         same = row is not None and (not missing or all(_same(row, deployment.body, key) for key in _COMPARED))
         if not same or missing:
             _check_pool(client, deployment, checked)
-        if same and row is not None:
-            identity = row["id"]
+        identity = str(row["id"]) if row else ""
+        if same:
             outcome.unchanged.append(deployment.full_name)
         else:
             if not dry_run:
@@ -270,10 +286,12 @@ def _register(
             (outcome.updated if row else outcome.created).append(deployment.full_name)
             say(f"{'updated' if row else 'created'} deployment {deployment.full_name}")
         if missing:
-            if not dry_run:
-                client.create_runs(identity, [_run_body(run, deployment) for run in missing])
-            outcome.started += missing
-            say(f"started {len(missing)} run{'s' if len(missing) > 1 else ''} of {deployment.full_name}")
+            waiting.append((identity, deployment, missing))
+    for identity, deployment, missing in waiting:
+        if not dry_run:
+            client.create_runs(identity, [_run_body(run, deployment) for run in missing])
+        outcome.started += missing
+        say(f"started {len(missing)} run{'s' if len(missing) > 1 else ''} of {deployment.full_name}")
 
 
 def _same(row: dict[str, Any], body: dict[str, Any], key: str) -> bool:

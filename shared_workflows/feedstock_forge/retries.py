@@ -18,14 +18,14 @@ class Busy(Exception):  # noqa: N818 - a state, not a fault
         self.after = after
 
 
-def attempts(patience: float, longest: float) -> Iterator[stamina.Attempt]:
-    """Attempts with growing pauses of at most ``longest`` seconds, for ``patience`` seconds in all.
+def attempts(patience: float, first: float, longest: float) -> Iterator[stamina.Attempt]:
+    """Attempts with pauses that grow from ``first`` to ``longest`` seconds, for ``patience`` seconds in all.
 
     :class:`Busy` and broken connections are tried again; the last of them is let through.
     """
     return iter(
         stamina.retry_context(
-            on=_backoff, attempts=None, timeout=patience, wait_initial=0.2, wait_max=longest, wait_jitter=0.5
+            on=_backoff, attempts=None, timeout=patience, wait_initial=first, wait_max=longest, wait_jitter=2 * first
         )
     )
 

@@ -66,12 +66,12 @@ def command(
         shown.begin(decided)
         if any(decision.recipes for decision in decided):
             with Prefect.from_environment(os.environ, patience=patience, say=_say) as client:
-                rows = client.deployments_tagged(f"feedstock:{found.feedstock}")
-                decided = without_taken(found, decided, rows, bakeries, today)
+                standing = list(client.deployments_tagged(register.feedstock_tag(found.feedstock)))
+                decided = without_taken(found, decided, standing, bakeries, today)
                 _tell(decided)
                 shown.begin(decided)
                 wanted = register.deployments(found, planned, decided)
-                outcome = register.register(client, wanted, say=_say, dry_run=dry_run)
+                outcome = register.register(client, wanted, standing, say=_say, dry_run=dry_run)
                 ui = client.ui
                 shown.registered(client, outcome)
         else:

@@ -66,5 +66,5 @@ def refusal(refused: Refused) -> str:
 def _tidy(client: Prefect, tests: Sequence[BakeryRun]) -> None:
     """Delete what stands in Prefect for these tests; their runs stay to be looked at."""
     for test in tests:
-        for row in list(client.deployments_tagged(f"feedstock:{test.plan.feedstock}")):
+        for row in list(client.deployments_tagged(register.feedstock_tag(test.plan.feedstock))):
             client.delete_deployment(row["id"])
