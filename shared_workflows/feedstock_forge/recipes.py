@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import beam, entry_points
+from . import entry_points
 from .entry_points import NO_OBJECT
 from .findings import Finding, Place, Refused, as_data, of_data, rule
 from .meta import FOLDER, MetaFile, Recipe, RecipeDict, Store
@@ -230,6 +230,10 @@ def recipes_of(folder: Path, recipes: RecipeDict, place: Place | None = None) ->
 
 def _callable(value: Any) -> Any:
     """What is called to run a recipe: itself, unless it is a pipeline of Apache Beam's."""
+    if "apache_beam" not in sys.modules:  # the recipe would have imported it
+        return value
+    from . import beam
+
     return beam.recipe(value) if beam.is_pipeline(value) else value
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
 import sys
 from typing import Any, NoReturn
 
@@ -76,6 +75,8 @@ def feedstock(context: click.Context, debug: bool) -> None:
         # wrote it. It obeys none until the step ends; `lint` alone annotates, and escapes what it quotes;
         # `check` says nothing but the names of its steps, each a command of its own.
         # https://docs.github.com/actions/reference/workflow-commands-for-github-actions#stopping-and-starting-workflow-commands
+        import secrets  # it takes as long to import as all of this module, and only jobs need it
+
         click.echo(f"::stop-commands::{secrets.token_hex(16)}")
     if debug:
         os.environ["FEEDSTOCK_DEBUG"] = "1"

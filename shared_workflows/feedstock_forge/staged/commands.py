@@ -57,7 +57,7 @@ _COMMAND = re.compile(r"/([A-Za-z][A-Za-z_-]{0,60})(?:[ \t]+([^\r\n]*))?(?=\r?\n
 
 
 class _Payload(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class _User(_Payload):
