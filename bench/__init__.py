@@ -7,8 +7,9 @@ feels. A benchmark is a module here whose ``run()`` returns its figures, and ser
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log
@@ -77,6 +78,11 @@ class Series:
 def scaled(whole: T, rehearsal: T) -> T:
     """The amount of work: the whole, or little of it in a rehearsal."""
     return rehearsal if quick else whole
+
+
+def environment(inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What measured processes get: nothing that changes Python, which keeps bytecode as installed programs have it."""
+    return {key: value for key, value in inherited.items() if not key.startswith("PYTHON")}
 
 
 def say(line: str) -> None:

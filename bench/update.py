@@ -13,14 +13,15 @@ from time import perf_counter
 
 import copier
 
-from bench import Figure
+import bench
+from bench import Figure, Series, say, scaled
 
 ROOT = Path(__file__).parents[1]
 FEEDSTOCK = Path(sys.executable).with_name("feedstock")
 COPIER = Path(sys.executable).with_name("copier")
-MANY = 100
+SIZES = [3, 10, 30, 100]
 FEW = 10
-"""Of the hundred, how many the loop of ``copier update`` takes in a turn; each takes as long as the next."""
+"""Of the most, how many the loop of ``copier update`` takes in a turn; each takes as long as the next."""
 TURNS = 3
 BRANCH = "template/v2.0.0"
 ANSWERS = {
@@ -33,17 +34,20 @@ ANSWERS = {
 }
 
 
-def run() -> list[Figure]:
+def run() -> list[Figure | Series]:
     """Feedstocks that are a version behind, a quarter of them edited by their users; then all of them current."""
+    sizes, few = scaled(SIZES, SIZES[:2]), scaled(FEW, 3)
+    many = sizes[-1]
     with tempfile.TemporaryDirectory() as scratch:
+        say(f"generating {many} feedstocks")
         forge = _forge(Path(scratch, "forge"))
-        folders = [_feedstock(forge, Path(scratch, f"sst-{number}-feedstock")) for number in range(MANY)]
+        folders = [_feedstock(forge, Path(scratch, f"sst-{number}-feedstock")) for number in range(many)]
         for folder in folders[::4]:
             _edit(folder)
-        sample = folders[:: MANY // FEW]
+        sample = folders[:: many // few][:few]
 
-        def ours() -> None:
-            _program(FEEDSTOCK, "update", "--template", forge, *folders)
+        def ours(count: int = many) -> None:
+            _program(FEEDSTOCK, "update", "--template", forge, *folders[:count])
 
         def theirs() -> None:
             for folder in sample:
@@ -56,7 +60,13 @@ def run() -> list[Figure]:
                 if _git(folder, "branch", "--list", BRANCH):
                     _git(folder, "branch", "--quiet", "-D", BRANCH)
 
+        grown = []
+        for size in sizes[:-1]:
+            grown += _turns(behind, lambda: ours(size))  # noqa: B023 - called before the next size
+            say(f"{size} feedstocks: {grown[-1]:.2f} s")
         ours_behind, theirs_behind = _turns(behind, ours, theirs)
+        grown.append(ours_behind)
+        say(f"{many} feedstocks: {ours_behind:.2f} s; {few} of them one after the other: {theirs_behind:.2f} s")
         for folder in sample:
             _git(folder, "add", "--all")
             if _git(folder, "write-tree") != _git(folder, "rev-parse", f"{BRANCH}^{{tree}}"):
@@ -64,26 +74,27 @@ def run() -> list[Figure]:
         for folder in folders:
             _git(folder, "reset", "--quiet", "--hard", BRANCH)
         ours_current, theirs_current = _turns(lambda: None, ours, theirs)
-    peer = f"a loop of `copier update`, {FEW} of them"
+    peer = f"a loop of `copier update`, {few} of them"
     turns = f"each, medians of {TURNS}"
-    equal = f"the trees of those {FEW} are equal"
+    equal = f"the trees of those {few} are equal"
     return [
         Figure(
-            f"{MANY} feedstocks, a version behind",
-            (theirs_behind / FEW) / (ours_behind / MANY),
-            "times",
+            f"{many} feedstocks, a version behind",
+            (theirs_behind / few) / (ours_behind / many),
+            "times as fast",
             "≥ 10",
             peer,
-            f"{ours_behind / MANY * 1000:.0f} ms to {theirs_behind / FEW * 1000:.0f} ms {turns}; {equal}",
+            f"{ours_behind / many * 1000:.0f} ms to {theirs_behind / few * 1000:.0f} ms {turns}; {equal}",
         ),
         Figure(
-            f"{MANY} feedstocks, all current",
-            (theirs_current / FEW) / (ours_current / MANY),
-            "times",
+            f"{many} feedstocks, all current",
+            (theirs_current / few) / (ours_current / many),
+            "times as fast",
             "≥ 100",
             peer,
-            f"{ours_current / MANY * 1000:.1f} ms to {theirs_current / FEW * 1000:.0f} ms {turns}",
+            f"{ours_current / many * 1000:.1f} ms to {theirs_current / few * 1000:.0f} ms {turns}",
         ),
+        Series("`feedstock update`", "feedstocks, a version behind", [float(size) for size in sizes], grown),
     ]
 
 
@@ -147,7 +158,7 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-_ENVIRONMENT = os.environ | {
+_ENVIRONMENT = bench.environment() | {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_AUTHOR_NAME": "Ada",
     "GIT_AUTHOR_EMAIL": "ada@example.org",
