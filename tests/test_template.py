@@ -2,12 +2,14 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 import copier
+import dask.array
 import icechunk
 import jsonschema
 import numpy as np
@@ -120,6 +122,27 @@ def test_its_recipe_runs_pruned_once_its_inputs_are_named(forge, tmp_path, kind,
     passes(TOOLS / "feedstock", "run", "--prune", cwd=folder)
     (dataset,) = (folder / "datasets").rglob(f"*.{store}")
     assert written(dataset, store, tmp_path) == [1, 1.5, 2, 2.5]  # a pruned run takes two inputs
+
+
+@pytest.mark.parametrize("store", ["icechunk", "zarr"])
+def test_an_empty_flow_leaves_the_published_dataset_where_its_source_fails(forge, tmp_path, store):
+    folder = tmp_path / "noaa-oisst-feedstock"
+    answers = templates.ANSWERS | {"kind": "flow", "store": store}
+    copier.run_copy(str(forge), folder, data=answers, defaults=True, quiet=True)
+    recipe = runpy.run_path(str(folder / "feedstock/recipe.py"))
+    target = tmp_path / f"datasets/sst.{store}"
+
+    def fails():
+        raise OSError("the archive is closed")
+
+    good = xr.Dataset({"sst": (("time", "x"), [[1.0], [2.0]])})
+    bad = xr.Dataset({"sst": (("time", "x"), dask.array.from_delayed(dask.delayed(fails)(), (2, 1), float))})
+    recipe["write"].fn(good, str(target), prune=False)
+    before = templates.tree(target)
+    with pytest.raises(OSError, match="the archive is closed"):
+        recipe["write"].fn(bad, str(target), prune=False)
+    assert templates.tree(target) == before
+    assert written(target, store, tmp_path) == [1, 2]
 
 
 @pytest.mark.slow

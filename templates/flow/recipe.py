@@ -1,8 +1,7 @@
 """{{ cookiecutter.title | replace('\\', '\\\\') | replace('"', '\\"') }}: a Prefect flow of your own."""
-{% if cookiecutter.store == "icechunk" %}
-import icechunk
-{%- endif %}
+
 import xarray as xr
+from feedstock_forge.bake import publishing
 from prefect import flow, task
 
 
@@ -13,20 +12,13 @@ def read(prune: bool) -> xr.Dataset:
 
 
 @task
-def write(ds: xr.Dataset, target: str) -> None:
-    """Write the dataset, whole or not at all."""
-{%- if cookiecutter.store == "icechunk" %}
-    # For a bucket use icechunk.s3_storage(…): https://icechunk.io
-    repository = icechunk.Repository.open_or_create(icechunk.local_filesystem_storage(target.removeprefix("file://")))
-    session = repository.writable_session("main")
-    ds.to_zarr(session.store, mode="w", zarr_format=3, consolidated=False)
-    session.commit("write the dataset")
-{%- else %}
-    ds.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
-{%- endif %}
+def write(ds: xr.Dataset, target: str, prune: bool) -> None:
+    """Write the dataset, whole or not at all: readers see it when the block has ended."""
+    with publishing(target, prune=prune) as store:
+        ds.to_zarr(store, mode="w", zarr_format=3, consolidated=False)
 
 
 @flow
 def {{ cookiecutter.__recipe_name }}(target: str, mode: str = "complete", prune: bool = False) -> None:
     """Make the dataset at `target`. `mode` is "complete" after a release and "update" after a merge."""
-    write(read(prune), target)
+    write(read(prune), target, prune)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import xarray as xr
+    from zarr.abc.store import Store
 
 Mode = Literal["complete", "update"]
 
@@ -120,3 +122,25 @@ def bake_virtual(
         preprocess=preprocess,
         provenance=provenance.get(),
     )
+
+
+def publishing(target: str, *, keep: bool = False, prune: bool = False) -> AbstractContextManager[Store]:
+    """For a recipe that writes its dataset by itself: the Zarr store to write into, published when the block ends.
+
+    ::
+
+        with publishing(target, prune=prune) as store:
+            ds.to_zarr(store, mode="w", zarr_format=3, consolidated=False)
+
+    ``target`` is a URL or path ending in ``.icechunk`` or ``.zarr``. The store is empty, or with ``keep`` holds what is
+    published, to append to or to change. Readers see the old dataset until the block ends, and the new one then: one
+    Icechunk commit, with a tag if the run is a release's, or one exchange of folders. A block that raises or is killed
+    leaves the dataset as it was. A release that was baked before stays as it is, whatever the block writes. ``prune``
+    says that the run is a trial, which no release is. Arrays of Dask are computed in this process, in threads.
+
+    Raises :class:`~feedstock_forge.findings.Refused` if the target cannot be written, another run is at it, or the
+    block writes nothing.
+    """
+    from .publish import run
+
+    return run(target, keep=keep, prune=prune, provenance=provenance.get())

@@ -70,7 +70,7 @@ def run(
     largest = _bytes(chunk_size)
     started = time.monotonic()
     with run_log(), claim(target) as store:
-        if mode == "complete" and not prune and provenance and _is_released(store, provenance):
+        if mode == "complete" and not prune and provenance and is_released(store, provenance):
             return
         published = _published(store)
         first = 0
@@ -90,7 +90,9 @@ def run(
             bake.fetch()
             step("check the inputs against each other", lambda: bake.check(base))
             made = record.of(wanted, prune, provenance, len(inputs))
-            message, metadata = _commit(mode, provenance, wanted, first, prune)
+            what = f"append inputs {first + 1} to {len(wanted)}" if first else f"write {len(wanted)} inputs"
+            message, metadata = commit_of(mode, provenance, what, prune)
+            metadata["inputs"] = len(wanted)
             tag = provenance.version if provenance and mode == "complete" and not prune else None
 
             def write() -> None:
@@ -461,7 +463,7 @@ def _resume_at(published: Published, inputs: list[str], target: str) -> int:
     raise Refused(CHANGED.at(None, what, fix))
 
 
-def _is_released(store: Store, provenance: Provenance) -> bool:
+def is_released(store: Store, provenance: Provenance) -> bool:
     """Whether this very release was baked before; then it is only made sure that it bears its tag."""
     version = provenance.version
     if version is None:
@@ -481,15 +483,12 @@ def _is_released(store: Store, provenance: Provenance) -> bool:
     return False
 
 
-def _commit(
-    mode: str, provenance: Provenance | None, inputs: list[str], first: int, prune: bool
-) -> tuple[str, dict[str, Any]]:
-    """The message and metadata of the commit."""
-    what = f"append inputs {first + 1} to {len(inputs)}" if first else f"write {len(inputs)} inputs"
+def commit_of(mode: str, provenance: Provenance | None, what: str, prune: bool) -> tuple[str, dict[str, Any]]:
+    """The message and metadata of the commit of a run that did ``what``."""
     known = record.known(provenance) if provenance else {}
     source = " ".join(known[key] for key in ("version", "commit") if key in known)
     message = f"{mode}: {what}" + (f" ({source})" if source else "")
-    return message, {**known, "mode": mode, "inputs": len(inputs), "pruned": prune}
+    return message, {**known, "mode": mode, "pruned": prune}
 
 
 def _spans(start: int, stop: int, length: int) -> Iterator[slice]:

@@ -1,0 +1,122 @@
+"""A recipe that writes its dataset by itself publishes it whole, or leaves what was published as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask.array
+import icechunk
+import pytest
+import xarray as xr
+from distributed import Client
+
+from demo import provider
+from feedstock_forge.bake import Provenance, provenance, publishing
+from feedstock_forge.findings import Refused
+from support.templates import tree
+
+STORES = ["icechunk", "zarr"]
+
+
+@contextmanager
+def run_of(version: str, commit: str, mode: str = "complete") -> Iterator[None]:
+    token = provenance.set(Provenance("own", "own", "forge/own-feedstock", commit, version, mode))
+    try:
+        yield
+    finally:
+        provenance.reset(token)
+
+
+def put(target: str, first: int, *, keep: bool = False, prune: bool = False) -> None:
+    """Publish three numbers, from ``first``."""
+    values = dask.array.arange(first, first + 3, chunks=3)
+    with publishing(target, keep=keep, prune=prune) as store:
+        how = {"append_dim": "x"} if keep else {"mode": "w", "zarr_format": 3}
+        xr.Dataset({"value": ("x", values)}).to_zarr(store, consolidated=False, **how)  # type: ignore[call-overload]
+
+
+def published(target: str) -> list[int]:
+    with provider.open_dataset(target) as ds:
+        return [int(value) for value in ds["value"].values]
+
+
+def refusal(target: str, first: int = 0) -> set[str]:
+    with pytest.raises(Refused) as caught:
+        put(target, first)
+    return {finding.id for finding in caught.value.findings}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_block_that_fails_leaves_the_published_dataset_byte_for_byte(tmp_path: Path, store: str) -> None:
+    target = str(tmp_path / f"own.{store}")
+    put(target, 0)
+    before = tree(tmp_path)
+
+    def fails(index: int) -> None:
+        raise ValueError(f"no source {index}")
+
+    values = dask.array.from_delayed(dask.delayed(fails)(1), (3,), dtype=int)
+    with pytest.raises(ValueError, match="no source 1"), publishing(target) as state:
+        xr.Dataset({"value": ("x", values)}).to_zarr(state, mode="w", zarr_format=3, consolidated=False)
+    assert tree(tmp_path) == before
+    with pytest.raises(Refused) as caught, publishing(target):
+        pass
+    assert [finding.id for finding in caught.value.findings] == ["dataset-not-written"]
+    assert tree(tmp_path) == before
+    assert published(target) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_readers_see_the_old_dataset_until_the_block_ends(tmp_path: Path, store: str) -> None:
+    target = f"file://{tmp_path}/own.{store}"
+    put(target, 0)
+    with publishing(target) as state:
+        ds = xr.Dataset({"value": ("x", [7, 8])})
+        ds.to_zarr(state, mode="w", zarr_format=3, consolidated=False)
+        assert published(target) == [0, 1, 2]
+        assert refusal(target) == {"target-busy"}
+    assert published(target) == [7, 8]
+    assert [path.name for path in tmp_path.iterdir()] == [f"own.{store}"]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_what_is_kept_can_be_appended_to(tmp_path: Path, store: str) -> None:
+    target = str(tmp_path / f"own.{store}")
+    with publishing(target, keep=True) as state:
+        xr.Dataset({"value": ("x", [0, 1, 2])}).to_zarr(state, mode="a", zarr_format=3, consolidated=False)
+    put(target, 3, keep=True)
+    assert published(target) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_dask_cluster_loses_nothing(tmp_path: Path) -> None:
+    target = str(tmp_path / "own.icechunk")
+    with Client(processes=False, n_workers=1, dashboard_address=None):
+        put(target, 0)
+    assert published(target) == [0, 1, 2]
+
+
+def test_a_release_is_tagged_once_and_says_where_it_comes_from(tmp_path: Path) -> None:
+    target = str(tmp_path / "own.icechunk")
+    with run_of("v1/0", "aaa"):
+        put(target, 0, prune=True)
+        put(target, 10)
+        put(target, 20)
+    assert published(target) == [10, 11, 12], "a release is one state for ever"
+    with run_of("v1/0", "bbb"):
+        assert refusal(target) == {"release-tag-taken"}
+    with run_of("bbb", "bbb", "update"):
+        put(target, 30)
+    repository = icechunk.Repository.open(icechunk.local_filesystem_storage(target))
+    assert repository.list_tags() == {"v1-0"}
+    messages = [info.message for info in repository.ancestry(branch="main")]
+    assert messages[:2] == ["update: write the dataset (bbb bbb)", "complete: write the dataset (v1/0 aaa)"]
+    head = next(iter(repository.ancestry(tag="v1-0")))
+    assert (head.metadata["commit"], head.metadata["pruned"]) == ("aaa", False)
+    with provider.open_dataset(target) as ds:
+        assert ds.attrs["feedstock_provenance"]["commit"] == "bbb"
+
+
+def test_plain_zarr_on_object_storage_is_refused_before_anything_is_written() -> None:
+    assert refusal("s3://bucket/own.zarr") == {"target-not-atomic"}
