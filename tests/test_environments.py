@@ -84,6 +84,30 @@ def test_conflicting_requirements_live_side_by_side_and_each_is_built_once(kept:
     assert versions == says(Path(sys.executable), code).split()[1:]
 
 
+def test_a_lock_is_installed_as_it_stands_unless_the_worker_has_exactly_that(kept: Path, tmp_path: Path) -> None:
+    worker = says(Path(sys.executable), "from importlib.metadata import version; print(version('toolz'))")
+    same = checkout(tmp_path / "same", "toolz\n")
+    lock = same / "feedstock/requirements.lock"
+    lock.write_text(f"# as uv pip compile writes it\ntoolz=={worker}\n    # via -r requirements.txt\n")
+    assert environments.python_for(same, lambda line: None) == Path(sys.executable)
+    wheels.make(tmp_path / "wheels", "toolz", "0.99")
+    lock.write_text("toolz==0.99\n")
+    lines: list[str] = []
+    python = environments.python_for(same, lines.append)
+    assert says(python, "import toolz; print(toolz.version)") == "0.99"
+    assert lines[0] == "building an environment for feedstock/requirements.txt and feedstock/requirements.lock"
+    lock.write_text("toolz==0.98\n")
+    assert refusal(same) == {"environment-unsolvable"}
+
+
+def test_a_recipe_may_ask_for_another_prefect_and_the_worker_keeps_its_own(kept: Path, tmp_path: Path) -> None:
+    code = "from importlib.metadata import version; print(version('prefect'))"
+    own = says(Path(sys.executable), code)
+    wheels.make(tmp_path / "wheels", "prefect", "98.7.6")
+    python = environments.python_for(checkout(tmp_path / "new", "prefect==98.7.6\n"), lambda line: None)
+    assert (says(python, code), says(Path(sys.executable), code)) == ("98.7.6", own)
+
+
 def test_requirements_that_exclude_bake_get_an_environment_without_it(kept: Path, tmp_path: Path) -> None:
     wheels.make(tmp_path / "wheels", "old_school", "1.0", needs="zarr<3")
     lines: list[str] = []

@@ -1,8 +1,10 @@
 """Environments: what a feedstock's ``requirements.txt`` asks for, locked, installed once and used by every run.
 
+Where a ``requirements.lock`` lies beside it, the feedstock has locked them itself, and those versions are installed.
+
 A worker runs the recipes of many feedstocks, whose requirements may exclude each other's and the worker's own. So a
 recipe runs in an environment that uv makes for its requirements, beside the forge's own code. What the worker's
-environment meets already needs none. Nothing is ever installed into the worker's.
+environment meets already, each locked version exactly, needs none. Nothing is ever installed into the worker's.
 
 An environment is built beside its place and moved there at once, under a lock: a build that is killed leaves nothing
 that a later run could take for whole. Its ``requirements.lock`` says what is in it.
@@ -66,7 +68,7 @@ def python_for(checkout: Path, say: Callable[[str], None], beside: Sequence[str]
     installed together, or not now.
     """
     path = (checkout / FOLDER / REQUIREMENTS).absolute()
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = "\n".join(file.read_text(encoding="utf-8") for file in _asked(path))
     if are_met("\n".join((text, *beside))):
         return Path(sys.executable)
     environments = folder()
@@ -76,7 +78,8 @@ def python_for(checkout: Path, say: Callable[[str], None], beside: Sequence[str]
     with _locked(_lock_file(place)):
         if not python.exists():
             began = time.monotonic()
-            say(f"building an environment for {FOLDER}/{REQUIREMENTS}")
+            files = " and ".join(f"{FOLDER}/{file.name}" for file in _asked(path))
+            say(f"building an environment for {files or 'the engine of the bakery'}")
             _prune(environments)
             count = _build(place, path, beside, say)
             say(f"built environment {place.name}: {count} packages in {time.monotonic() - began:.1f} s")
@@ -84,6 +87,11 @@ def python_for(checkout: Path, say: Callable[[str], None], beside: Sequence[str]
             say(f"environment {place.name}")
         (place / _USED).touch()
     return python
+
+
+def _asked(path: Path) -> list[Path]:
+    """The files that say what to install: the requirements, and the lock beside them."""
+    return [file for file in (path, path.with_name(LOCK)) if file.is_file()]
 
 
 def are_met(requirements: str) -> bool:
@@ -120,8 +128,6 @@ def _key(path: Path, text: str, beside: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for part in (text, sys.version, platform.platform(), __version__, _LOCAL.search(text) and str(path)):
         digest.update(f"{part}\0".encode())
-    lock = path.with_name(LOCK)
-    digest.update(lock.read_bytes() if lock.is_file() else b"")
     for name, value in sorted(_environment().items()):
         digest.update(f"{name}={value}\0".encode() if name.startswith("UV_") else b"")
     for requirement in (*_own("bake"), *beside):
@@ -170,9 +176,8 @@ def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[
     here = "\n".join(
         f"{item.name}=={item.version}" for item in importlib.metadata.distributions() if item.name != PACKAGE
     )
-    constraints = ["--constraint", str(pinned)] if (pinned := requirements.with_name(LOCK)).is_file() else []
     prefect = [line for line in _own("flows") if Requirement(line).name in ("prefect", "prefect-dask")]
-    asked = [str(requirements)] if requirements.is_file() else []
+    asked = [str(file) for file in _asked(requirements)]
     reason = ""
     for beside, left_out in ((_own("bake") + prefect, ""), (_own("bake"), "Prefect"), (_own(), "feedstock_forge.bake")):
         if left_out:
@@ -182,7 +187,7 @@ def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[
         lock.write_text(here, encoding="utf-8")
         # The folder from which pip would be called: paths in the file are relative to it.
         done = _uv(
-            "pip", "compile", "--no-header", "--no-annotate", "--python", sys.executable, *constraints,
+            "pip", "compile", "--no-header", "--no-annotate", "--python", sys.executable,
             "--output-file", str(lock), *asked, str(own), cwd=requirements.parents[1],
         )  # fmt: skip
         if done.returncode == 0:
@@ -191,7 +196,8 @@ def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[
         if "No solution found" not in done.stderr:
             break
     unsolvable = "No solution found" in done.stderr
-    fix = "loosen the versions" if unsolvable else "correct the line, or run it again if the network was at fault"
+    loosen = f"loosen the versions, or make {LOCK} anew" if len(asked) > 1 else "loosen the versions"
+    fix = loosen if unsolvable else "correct the line, or run it again if the network was at fault"
     raise Refused((UNSOLVABLE if unsolvable else NOT_BUILT).at(_PLACE, reason, fix))
 
 
