@@ -18,11 +18,12 @@ import pytest
 
 from feedstock_forge import cli
 from feedstock_forge.pace import Pace, Stopped
-from feedstock_forge.template import same_place
+from feedstock_forge.template import CHECK as OWN_CHECK
+from feedstock_forge.template import CHECK_WORKFLOW, same_place
 from support import git_server, github, prefect, templates
 from support.feedstocks import git
 
-CHECK = ".github/workflows/check.yml"
+CHECK = CHECK_WORKFLOW
 NAMES = ["ocean/a-feedstock", "ocean/b-feedstock", "ocean/c-feedstock"]
 
 
@@ -268,6 +269,57 @@ def test_the_rest_waits_for_the_canarys_checks(ocean, conclusion, code, pulls):
         ocean.hub.checks[NAMES[0], "*"] = [{"name": "Check / Check", "status": "completed", "conclusion": "neutral"}]
         ocean.run("ocean/*", *waiting)
         assert [len(ocean.hub.pulls[name]) for name in NAMES] == [1, 1, 1]
+
+
+def passed(name):
+    return {"name": name, "status": "completed", "conclusion": "success"}
+
+
+@pytest.mark.parametrize(("conclusion", "code", "pulls"), [("success", 0, [1, 1, 1]), ("failure", 3, [1, 0, 0])])
+def test_a_check_that_passes_at_once_does_not_speak_for_the_feedstocks_own(ocean, conclusion, code, pulls):
+    listed = ocean.hub.checks[NAMES[0], "*"]
+    listed.append(passed("DCO"))
+    looks = []
+
+    def appear(asked):
+        if asked.startswith(f"done GET /repos/{NAMES[0]}/commits/") and asked.endswith("/check-runs"):
+            looks.append(asked)
+            own = {"name": "Check / Check", "status": "queued", "conclusion": None}
+            listed[1:] = [[], [own], [own], [own | {"status": "completed", "conclusion": conclusion}]][min(len(looks), 3)]
+
+    ocean.hub.watchers.append(appear)
+    done = ocean.run("ocean/*", "--canary", "1", "--canary-poll", "0.01", "--pace", "0", code=code)
+    assert [len(ocean.hub.pulls[name]) for name in NAMES] == pulls
+    assert len(looks) == 4
+    assert ("Check / Check failed on" in done.stderr) is bool(code)
+
+
+def test_a_canary_whose_own_check_never_appears_has_no_verdict(ocean):
+    ocean.hub.checks[NAMES[0], "*"] = [passed("DCO")]
+    done = ocean.run("ocean/*", "--canary", "1", "--canary-minutes", "0", "--pace", "0", code=3)
+    assert "no verdict within 0 minutes" in done.stderr
+    assert "where `Check / Check` has not appeared" in done.stderr
+    assert [len(ocean.hub.pulls[name]) for name in NAMES] == [1, 0, 0]
+
+
+def test_a_canary_without_the_templates_check_is_looked_at_until_two_looks_agree(ocean):
+    change(ocean, NAMES[0], CHECK, None)
+    listed = ocean.hub.checks[NAMES[0], "*"]
+    listed.append(passed("DCO"))
+    ocean.hub.watchers.append(
+        lambda asked: asked.startswith("done") and asked.endswith("/check-runs") and listed.insert(1, passed("tests"))
+    )
+    ocean.run("ocean/*", "--canary", "1", "--canary-poll", "0.01", "--pace", "0")
+    looks = [asked for asked in ocean.hub.requests if asked.endswith("/check-runs")]
+    assert len(looks) == 3
+    assert [len(ocean.hub.pulls[name]) for name in NAMES] == [1, 1, 1]
+
+
+def test_the_name_of_the_feedstocks_own_check_is_that_of_its_jobs():
+    called = (templates.ROOT / CHECK_WORKFLOW).read_text(encoding="utf-8")
+    calling = (templates.ROOT / "template" / CHECK_WORKFLOW).read_text(encoding="utf-8")
+    jobs = [re.findall(r"^    name: (.+)$", text, re.MULTILINE) for text in (calling, called)]
+    assert " / ".join(name for (name,) in jobs) == OWN_CHECK
 
 
 @pytest.mark.parametrize(

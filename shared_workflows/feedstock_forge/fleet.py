@@ -35,7 +35,7 @@ from .markdown import block, code, details, escape
 from .meta import ANSWERS
 from .report import SUMMARY_ROWS
 from .report import finding as finding_item
-from .template import Template, same_place
+from .template import CHECK, CHECK_WORKFLOW, Template, same_place
 
 NO_WORKFLOWS = rule("token-without-workflows", "An update changes files in .github/workflows/.", who=Who.ORGANISATION)
 OTHER_TEMPLATE = rule("template-other", "An update compares two versions of one template.", who=Who.MAINTAINER)
@@ -328,19 +328,25 @@ def watch(
 ) -> tuple[Finding, ...]:
     """Wait until every check of the canaries' pull requests has ended; what stands against going on.
 
-    A pull request on which no check appears within ``seconds`` stands against it too: nobody would know.
+    Checks are listed one after the other once a branch is pushed, and an early one may have passed before the others
+    are there. So a feedstock's own check has to be among them; of a feedstock that has none, two looks must find the
+    same. A pull request that comes to no verdict within ``seconds`` stands against going on too: nobody would know.
     """
     open_ones = {canary.name: canary for canary in canaries if canary.commit}
+    checked = {name for name, one in open_ones.items() if client.file(name, CHECK_WORKFLOW, one.commit) is not None}
+    seen: dict[str, dict[str, str]] = {}
     findings: list[Finding] = []
     waited = 0.0
     while open_ones:
         for name, canary in list(open_ones.items()):
-            checks = client.checks(name, canary.commit)
+            before, checks = seen.get(name), client.checks(name, canary.commit)
+            seen[name] = checks
+            listed = CHECK in checks if name in checked else checks == before
             failed = sorted(check for check, state in checks.items() if state == "failure")
             if failed:
                 message = f"{', '.join(failed)} failed on {canary.page}"
                 findings.append(CANARY.at(None, message, "mend the template or this feedstock, then run it again"))
-            elif not checks or "pending" in checks.values():
+            elif not checks or not listed or "pending" in checks.values():
                 continue
             del open_ones[name]
             say(f"{name}: {'failed' if failed else 'every check has passed'}")
@@ -348,7 +354,8 @@ def watch(
             break
         if waited >= seconds:
             for name, canary in open_ones.items():
-                message = f"{name}: no verdict within {seconds / 60:.0f} minutes on {canary.page}"
+                without = f", where `{CHECK}` has not appeared" if name in checked and CHECK not in seen[name] else ""
+                message = f"{name}: no verdict within {seconds / 60:.0f} minutes on {canary.page}{without}"
                 findings.append(CANARY.at(None, message, "see why its checks do not end, then run it again"))
             break
         if waited == 0.0:

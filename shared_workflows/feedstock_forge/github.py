@@ -225,12 +225,14 @@ class GitHub:
         return dict(found["resources"]["core"]) if found else None
 
     def checks(self, repository: str, commit: str) -> dict[str, str]:
-        """Every check and status of a commit by name: ``pending``, ``success`` or ``failure``."""
+        """Every check and status of a commit by name: ``pending``, ``success`` or ``failure``; the worst where several
+        bear one name."""
         path = f"/repos/{repository}/commits/{commit}"
         runs = self.request("GET", f"{path}/check-runs", params={"per_page": PAGE})["check_runs"]
-        found = {str(run["name"]): _verdict(run["conclusion"]) for run in runs}
         combined = self.request("GET", f"{path}/status", params={"per_page": PAGE})["statuses"]
-        return found | {str(status["context"]): _verdict(status["state"]) for status in combined}
+        said = [(str(run["name"]), _verdict(run["conclusion"])) for run in runs]
+        said += [(str(status["context"]), _verdict(status["state"])) for status in combined]
+        return dict(sorted(said, key=lambda check: ("success", "pending", "failure").index(check[1])))
 
     def fork(self, name: str) -> dict[str, Any]:
         """The token's own fork of a repository, made if it is missing; GitHub answers before it can be pushed to."""
