@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import icechunk
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 
 from demo import provider
-from feedstock_forge.bake import Provenance, bake, provenance
+from feedstock_forge.bake import Provenance, bake, classic, provenance
 from feedstock_forge.findings import Refused
 from support import faults
 
@@ -472,6 +473,71 @@ class TestInputs:
         together = refusal(lambda: bake(list(faulty), target, concat_dim="time"))
         assert len(together.findings) == len(faulty) - 1, "all at once; damage shows when it is read"
         assert not list((tmp_path / "out").iterdir())
+
+    @pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
+    @pytest.mark.parametrize("records", [0, 1, 2], ids=lambda number: f"{number} record variables")
+    def test_of_netcdf3_are_never_taken_for_whole_when_cut_off(self, tmp_path: Path, form: Any, records: int) -> None:
+        """netCDF's library reads zeros beyond the end. Only the padding after the last value may be missing."""
+        whole = tmp_path / "whole.nc"
+        with netCDF4.Dataset(whole, "w", format=form) as file:
+            file.title = "short"
+            file.createDimension("time", None if records else 5)
+            file.createDimension("x", 3)
+            if records != 1:
+                file.createVariable("time", "f8", ("time",))[:] = np.arange(5.0)
+            file.createVariable("fixed", "i1", ("x",))[:] = 7
+            value = file.createVariable("value", "i2", ("time", "x"))
+            value.long_name = "a value"
+            value[:] = np.arange(15).reshape(5, 3) + 1
+        content, values = whole.read_bytes(), (np.arange(15) + 1).astype(">i2")
+        # Alone, each record follows the one before it; with others, it is padded to whole words.
+        last = values[12:].tobytes() if records else values.tobytes()
+        end = content.rindex(last) + len(last)
+        assert len(content) - end < 4
+        target = str(tmp_path / "out" / "v.zarr")
+        cut = tmp_path / "cut.nc"
+        for size in (end - 1, len(content) * 2 // 3, 60, 6):
+            cut.write_bytes(content[:size])
+            refused = refusal(lambda: bake([str(cut)], target, concat_dim="time"))
+            assert [finding.id for finding in refused.findings] == ["input-truncated"], size
+            assert f"{cut} is cut off" in refused.findings[0].message
+            assert f"{size:,}" in refused.findings[0].message
+        assert not list((tmp_path / "out").iterdir())
+        cut.write_bytes(content[:end])
+        bake([str(cut)], target, concat_dim="time")
+        with provider.open_dataset(target) as baked:
+            np.testing.assert_array_equal(baked.value, np.arange(15).reshape(5, 3) + 1)
+
+    def test_of_netcdf3_are_as_long_as_its_library_writes_them(self, tmp_path: Path) -> None:
+        chance = random.Random(3)  # noqa: S311 - no secret
+        path = tmp_path / "any.nc"
+        for _ in range(150):
+            form: Any = chance.choice(["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
+            types = ["i1", "S1", "i2", "i4", "f4", "f8"] + (["u1", "u2", "u4", "i8", "u8"] if "DATA" in form else [])
+            with netCDF4.Dataset(path, "w", format=form) as file:
+                file.createDimension("time", None)
+                for dim in "xy":
+                    file.createDimension(dim, chance.randint(1, 7))
+                file.note = "n" * chance.randint(0, 5)
+                for count in range(chance.randint(0, 4)):
+                    dims = ["time"] * chance.randint(0, 1) + chance.sample("xy", chance.randint(0, 2))
+                    variable = file.createVariable("v" * (count + 1), chance.choice(types), dims)
+                    records = chance.randint(0, 3)
+                    if "time" in dims and records:
+                        shape = (records, *variable.shape[1:])
+                        variable[:records] = np.full(shape, b"c") if variable.dtype == "S1" else np.ones(shape)
+            assert 0 <= path.stat().st_size - classic.length(path) < 4, "but for the padding after the last value"
+
+    def test_of_netcdf3_that_leave_open_how_long_they_are_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "stream.nc"
+        part = xr.Dataset({"v": ("time", np.arange(5.0))}, {"time": np.arange(5.0)})
+        part.to_netcdf(path, format="NETCDF3_CLASSIC", unlimited_dims=["time"])
+        content = bytearray(path.read_bytes())
+        content[4:8] = b"\xff\xff\xff\xff"
+        path.write_bytes(content)
+        refused = refusal(lambda: bake([str(path)], str(tmp_path / "v.zarr"), concat_dim="time"))
+        assert refused.findings[0].id == "input-damaged"
+        assert "how many records" in refused.findings[0].message
 
     def test_that_preprocess_fails_on_are_named(self, ocean: list[Path], tmp_path: Path) -> None:
         target = str(tmp_path / "ocean.icechunk")

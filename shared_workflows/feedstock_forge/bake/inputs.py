@@ -17,6 +17,7 @@ import xarray as xr
 from xarray.conventions import cf_encoder, encode_cf_variable, encode_dataset_coordinates
 
 from ..findings import Finding, Refused, rule
+from . import classic
 from .fetch import TRUNCATED, shown
 
 NOT_NETCDF = rule("input-not-netcdf", "Providers answer a wrong URL or a missing login with a page instead of a file.")
@@ -36,7 +37,6 @@ _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsig
 # The one kind of text that Zarr v3 specifies has any length; so marked, xarray does not look for another.
 _TEXT = np.dtype("O", metadata={"element_type": str})
 HDF5 = b"\x89HDF\r\n\x1a\n"
-_NETCDF3 = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 
 # Neither user code nor netCDF's own library is safe in threads; h5py is.
 _preprocessing = threading.Lock()
@@ -103,6 +103,8 @@ class Opened:
         """Open a NetCDF file. Raises :class:`Refused` if it is none, or if ``preprocess`` fails."""
         with path.open("rb") as file:
             head = file.read(512)
+        if head.startswith(classic.MAGIC):
+            _refuse_cut_off(name, path)
         # netCDF's own library opens a file in a quarter of the time, but serves one thread at a time. A copy needs no
         # more, since HDF5 reads one block at a time anyway; what `preprocess` computes does.
         engine = "h5netcdf" if preprocess is not None and head.startswith(HDF5) else "netcdf4"
@@ -334,7 +336,7 @@ class reading:  # noqa: N801 - reads as what happens in the block
         # h5py and netCDF4 raise OSError and RuntimeError for blocks they cannot read or decompress.
         if isinstance(error, OSError | RuntimeError | KeyError) and not isinstance(error, NotImplementedError):
             message = f"{shown(self.name)} cannot be read: {first_line(error)}"
-            raise Refused(DAMAGED.at(None, message, "ask the provider to restore the file, or leave it out")) from error
+            raise Refused(DAMAGED.at(None, message, _RESTORE)) from error
 
 
 def _preprocessed(name: str, plain: xr.Dataset, preprocess: Preprocess) -> xr.Dataset:
@@ -352,15 +354,31 @@ def _preprocessed(name: str, plain: xr.Dataset, preprocess: Preprocess) -> xr.Da
     raise Refused(PREPROCESS.at(None, message, "let it return the xarray.Dataset to write"))
 
 
+_RESTORE = "ask the provider to restore the file, or leave it out"
+
+
+def _refuse_cut_off(name: str, path: Path) -> None:
+    """Raise :class:`Refused` for a NetCDF 3 file that is shorter than its header says: its library reads on."""
+    size, who = path.stat().st_size, shown(name)
+    try:
+        promised = classic.length(path)
+    except classic.CutOff:
+        raise Refused(TRUNCATED.at(None, f"{who} is cut off in its header, after {size:,} bytes", _RESTORE)) from None
+    except classic.Strange as strange:
+        raise Refused(DAMAGED.at(None, f"{who} cannot be opened: {strange}", _RESTORE)) from None
+    if size < promised:
+        what = f"{who} is cut off after {size:,} of the {promised:,} bytes that its header promises"
+        raise Refused(TRUNCATED.at(None, what, _RESTORE))
+
+
 def not_netcdf(name: str, size: int, head: bytes, reason: str) -> Finding:
     """The finding for an input of ``size`` bytes that begins with ``head`` and cannot be opened for this reason."""
-    restore = "ask the provider to restore the file, or leave it out"
     if not size:
-        return TRUNCATED.at(None, f"{shown(name)} is empty", restore)
-    if head.startswith((HDF5, *_NETCDF3)):
+        return TRUNCATED.at(None, f"{shown(name)} is empty", _RESTORE)
+    if head.startswith((HDF5, *classic.MAGIC)):
         if "truncated" in reason:
-            return TRUNCATED.at(None, f"{shown(name)} is cut off after {size:,} bytes", restore)
-        return DAMAGED.at(None, f"{shown(name)} cannot be opened: {reason}", restore)
+            return TRUNCATED.at(None, f"{shown(name)} is cut off after {size:,} bytes", _RESTORE)
+        return DAMAGED.at(None, f"{shown(name)} cannot be opened: {reason}", _RESTORE)
     begins = head.decode(errors="replace").lstrip().split("\n")[0].strip()[:60]
     page = begins.startswith("<")
     message = f"{shown(name)} is {'a page' if page else 'a file'} that begins with {begins!r}, not NetCDF"
