@@ -18,12 +18,10 @@ import pytest
 
 from feedstock_forge import cli
 from feedstock_forge.pace import Pace, Stopped
-from feedstock_forge.template import CHECK as OWN_CHECK
-from feedstock_forge.template import CHECK_WORKFLOW, same_place
+from feedstock_forge.template import CHECK_WORKFLOW, OWN_CHECK, same_place
 from support import git_server, github, prefect, templates
 from support.feedstocks import git
 
-CHECK = CHECK_WORKFLOW
 NAMES = ["ocean/a-feedstock", "ocean/b-feedstock", "ocean/c-feedstock"]
 
 
@@ -33,7 +31,7 @@ def forge(tmp_path_factory):
     folder = templates.release(tmp_path_factory.mktemp("server") / "ocean-forge/forge")
     path = folder / "template/README.md"
     path.write_text(path.read_text().replace("## Release it", "## Publish it"))
-    path = folder / f"template/{CHECK}"
+    path = folder / f"template/{CHECK_WORKFLOW}"
     path.write_text(path.read_text().replace("  merge_group:\n", "  merge_group:\n  workflow_dispatch:\n"))
     (folder / "CHANGELOG.md").write_text("# Changelog\n\n## 2.0.0\n\n- Checks start by hand too,\n  for @everyone.\n")
     templates.commit(folder, "v2.0.0")
@@ -137,8 +135,8 @@ def test_each_feedstock_gets_one_pull_request_that_says_what_changes_and_what_is
         assert ocean.branches(name) == ["main", "template/v2.0.0"]
         assert pull["title"] == "Update the template to v2.0.0"
         assert "- Checks start by hand too, for @\u2060everyone." in pull["body"]
-        assert f"- `{CHECK}`" in pull["body"]
-        assert "workflow_dispatch" in git(ocean.hub.folder / name, "show", f"template/v2.0.0:{CHECK}")
+        assert f"- `{CHECK_WORKFLOW}`" in pull["body"]
+        assert "workflow_dispatch" in git(ocean.hub.folder / name, "show", f"template/v2.0.0:{CHECK_WORKFLOW}")
     assert "**Left to you:**" not in ocean.hub.pulls[NAMES[0]][0]["body"]
     body = ocean.hub.pulls[NAMES[1]][0]["body"]
     assert re.search(r"- `README\.md`\n\n<details>.*\n\n```\n<<<<<<< before updating\n## How we release\n", body)
@@ -285,7 +283,8 @@ def test_a_check_that_passes_at_once_does_not_speak_for_the_feedstocks_own(ocean
         if asked.startswith(f"done GET /repos/{NAMES[0]}/commits/") and asked.endswith("/check-runs"):
             looks.append(asked)
             own = {"name": "Check / Check", "status": "queued", "conclusion": None}
-            listed[1:] = [[], [own], [own], [own | {"status": "completed", "conclusion": conclusion}]][min(len(looks), 3)]
+            ended = own | {"status": "completed", "conclusion": conclusion}
+            listed[1:] = [own] if len(looks) < 3 else [ended]
 
     ocean.hub.watchers.append(appear)
     done = ocean.run("ocean/*", "--canary", "1", "--canary-poll", "0.01", "--pace", "0", code=code)
@@ -303,7 +302,7 @@ def test_a_canary_whose_own_check_never_appears_has_no_verdict(ocean):
 
 
 def test_a_canary_without_the_templates_check_is_looked_at_until_two_looks_agree(ocean):
-    change(ocean, NAMES[0], CHECK, None)
+    change(ocean, NAMES[0], CHECK_WORKFLOW, None)
     listed = ocean.hub.checks[NAMES[0], "*"]
     listed.append(passed("DCO"))
     ocean.hub.watchers.append(

@@ -35,7 +35,7 @@ from .markdown import block, code, details, escape
 from .meta import ANSWERS
 from .report import SUMMARY_ROWS
 from .report import finding as finding_item
-from .template import CHECK, CHECK_WORKFLOW, Template, same_place
+from .template import CHECK_WORKFLOW, OWN_CHECK, Template, same_place
 
 NO_WORKFLOWS = rule("token-without-workflows", "An update changes files in .github/workflows/.", who=Who.ORGANISATION)
 OTHER_TEMPLATE = rule("template-other", "An update compares two versions of one template.", who=Who.MAINTAINER)
@@ -341,7 +341,7 @@ def watch(
         for name, canary in list(open_ones.items()):
             before, checks = seen.get(name), client.checks(name, canary.commit)
             seen[name] = checks
-            listed = CHECK in checks if name in checked else checks == before
+            listed = OWN_CHECK in checks if name in checked else checks == before
             failed = sorted(check for check, state in checks.items() if state == "failure")
             if failed:
                 message = f"{', '.join(failed)} failed on {canary.page}"
@@ -354,8 +354,9 @@ def watch(
             break
         if waited >= seconds:
             for name, canary in open_ones.items():
-                without = f", where `{CHECK}` has not appeared" if name in checked and CHECK not in seen[name] else ""
-                message = f"{name}: no verdict within {seconds / 60:.0f} minutes on {canary.page}{without}"
+                message = f"{name}: no verdict within {seconds / 60:.0f} minutes on {canary.page}"
+                if name in checked and OWN_CHECK not in seen[name]:
+                    message += f", where `{OWN_CHECK}` has not appeared"
                 findings.append(CANARY.at(None, message, "see why its checks do not end, then run it again"))
             break
         if waited == 0.0:

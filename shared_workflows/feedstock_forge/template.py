@@ -22,8 +22,8 @@ USERS = ("feedstock", "tests", "recipes")
 """What is the user's after generation: no update touches it. copier.yml's `_skip_if_exists` says the same to Copier."""
 CHANGELOG = "CHANGELOG.md"
 CHECK_WORKFLOW = ".github/workflows/check.yml"
-CHECK = "Check / Check"
-"""What GitHub calls the check that this workflow makes: the job's name there, and that in the workflow which it calls."""
+OWN_CHECK = "Check / Check"
+"""What GitHub calls the check that this makes: its job's name, and that of the job in the workflow which it calls."""
 
 NO_TEMPLATE = rule("template-unreachable", "An update compares two versions of the template.", who=Who.MAINTAINER)
 NO_VERSION = rule("template-version-unknown", "An update compares two versions of the template.", who=Who.MAINTAINER)

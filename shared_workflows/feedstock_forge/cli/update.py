@@ -36,7 +36,11 @@ AT_ONCE = 8
     "--canary-minutes", type=click.FloatRange(min=0), default=60.0, show_default=True, help="How long to wait."
 )
 @click.option(
-    "--canary-poll", type=click.FloatRange(min=0, min_open=True), default=20.0, show_default=True, help="Seconds between two looks."
+    "--canary-poll",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="Seconds between two looks.",
 )
 @click.option(
     "--pace", type=click.FloatRange(min=0), default=BETWEEN, show_default=True, help="Seconds between two changes."

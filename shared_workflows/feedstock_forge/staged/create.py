@@ -16,7 +16,7 @@ from ..git import FORGE, Repository, clone_url
 from ..github import NOT_FOUND, REFUSED, GitHub
 from ..markdown import code, escape
 from ..report import finding as item
-from ..template import CHECK
+from ..template import OWN_CHECK
 from . import folders
 from .feedstock import Feedstock, Template, make
 
@@ -259,7 +259,7 @@ def ruleset(maintainers: int) -> dict[str, Any]:
         "require_last_push_approval": False,
         "required_review_thread_resolution": False,
     }
-    checks = [{"context": CHECK}, {"context": "label consent"}]
+    checks = [{"context": OWN_CHECK}, {"context": "label consent"}]
     return {
         "name": RULESET,
         "target": "branch",
