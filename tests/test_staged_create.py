@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,6 +180,7 @@ def test_a_merged_recipe_becomes_the_feedstock_that_a_person_would_have_generate
     assert scene.hub.invited == {(OISST, "ada"): "push"}
     (rules,) = scene.hub.rulesets[OISST]
     assert rules["conditions"]["ref_name"]["include"] == ["~DEFAULT_BRANCH"]
+    assert re.findall(r"'context': '(.+?)'", str(rules)) == ["Check / Check", "label consent"]
     assert scene.hub.started[OISST] == ["check.yml"]
     (comment,) = scene.hub.comments[STAGED, number]
     assert comment["body"].startswith(marker("noaa-oisst"))
