@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from xarray.conventions import cf_encoder, encode_cf_variable, encode_dataset_co
 
 from ..findings import Finding, Refused, rule
 from . import classic
+from .blocks import Blocks, blocks
 from .fetch import TRUNCATED, shown
 
 NOT_NETCDF = rule("input-not-netcdf", "Providers answer a wrong URL or a missing login with a page instead of a file.")
@@ -37,6 +39,9 @@ _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsig
 # The one kind of text that Zarr v3 specifies has any length; so marked, xarray does not look for another.
 _TEXT = np.dtype("O", metadata={"element_type": str})
 HDF5 = b"\x89HDF\r\n\x1a\n"
+
+# So many bytes are worth to ask where they lie.
+_BY_BLOCKS = 1 << 20
 
 # Neither user code nor netCDF's own library is safe in threads; h5py is.
 _preprocessing = threading.Lock()
@@ -91,6 +96,9 @@ class Opened:
         """Variables whose values ``preprocess`` left alone, and what they are called in the file."""
         self.alone: AbstractContextManager[Any] = nullcontext()
         """Held while the file is used."""
+        self.hdf5: Path | None = None
+        """The file, if it is HDF5."""
+        self._blocks: dict[str, Blocks | None] = {}
         self._files = [raw] if lazy is None else [raw, lazy]
         if preprocess is not None:
             before = {_identity(variable): str(key) for key, variable in self.decoded.variables.items()}
@@ -122,6 +130,7 @@ class Opened:
             with reading(name):
                 opened = cls(name, raw, preprocess, lazy)
             opened.alone = alone
+            opened.hdf5 = path if head.startswith(HDF5) else None
             return opened
 
     def describe(self, concat_dim: str) -> Description:
@@ -161,6 +170,9 @@ class Opened:
 
     def values(self, name: str, index: Index, like: Variable | None = None) -> np.ndarray[Any, Any]:
         """The stored values of one variable; ``like`` says how they are to be stored, if not as they are."""
+        source = self._as_stored(name, like)
+        if source is not None and (values := self._in_blocks(source, self._cuts(name, index))) is not None:
+            return values
         with self.alone, reading(self.name):
             return self._values(name, index, like)
 
@@ -173,15 +185,39 @@ class Opened:
     def __del__(self) -> None:
         self.close()  # here, or xarray would without asking for the lock
 
-    def _values(self, name: str, index: Index, like: Variable | None) -> np.ndarray[Any, Any]:
+    def _as_stored(self, name: str, like: Variable | None) -> str | None:
+        """What a variable is called in the file, if its values are to be stored as they are there."""
         source = self.untouched.get(name)
-        if source is not None and (like is None or not like.is_time or self._same_units(name, like)):
-            raw = self.raw.variables[source]
-            key = tuple(index.get(str(dim), slice(None)) for dim in self.decoded.variables[name].dims)
-            return np.asarray(raw[key].values)
+        return source if like is None or not like.is_time or self._same_units(name, like) else None
+
+    def _cuts(self, name: str, index: Index) -> tuple[slice, ...]:
+        variable = self.decoded.variables[name]
+        return tuple(
+            slice(*index.get(str(dim), slice(None)).indices(size)[:2])
+            for dim, size in zip(variable.dims, variable.shape, strict=True)
+        )
+
+    def _values(self, name: str, index: Index, like: Variable | None) -> np.ndarray[Any, Any]:
+        source = self._as_stored(name, like)
+        if source is not None:
+            return np.asarray(self.raw.variables[source][self._cuts(name, index)].values)
         variable = self.decoded.variables[name].isel(index, missing_dims="ignore")
         encoding = like.encoding if like is not None else self._encoding(name, None)
         return _encode(_loaded(variable), encoding)
+
+    def _in_blocks(self, source: str, cuts: tuple[slice, ...]) -> np.ndarray[Any, Any] | None:
+        """Values of the file read block by block, for which no thread waits; ``None`` if that is not to be had."""
+        raw = self.raw.variables[source]
+        if self.hdf5 is None or math.prod(cut.stop - cut.start for cut in cuts) * raw.dtype.itemsize < _BY_BLOCKS:
+            return None
+        with reading(self.name):
+            if source not in self._blocks:
+                with self.alone:
+                    found = blocks(self.hdf5, source)
+                same = found is not None and (found.shape, found.dtype) == (raw.shape, raw.dtype)
+                self._blocks[source] = found if same else None
+            known = self._blocks[source]
+            return known.read(cuts) if known is not None and known.covers(cuts) else None
 
     def _same_units(self, name: str, like: Variable) -> bool:
         encoding = self.decoded.variables[name].encoding
