@@ -14,6 +14,7 @@ from statistics import median
 import numpy as np
 import xarray as xr
 
+import bench
 from bench import Figure, Series, say, scaled, timed
 
 TURNS = 5
@@ -183,7 +184,7 @@ def _measured(work: str, folder: Path, inputs: list[Path]) -> tuple[float, int]:
     imports = "import numpy, xarray, zarr, dask.array, netCDF4, feedstock_forge.bake.oven\n"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", imports + _MEASURED.format(work=work), str(target), *map(str, inputs)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, env=bench.environment(),
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr)
