@@ -13,6 +13,10 @@ import yaml
 # What `tojson` writes holds no single quote and no line break, so nothing in the answers can end this text early.
 answers = json.loads(r'{{ cookiecutter | tojson }}')  # fmt: skip
 
+# With --no-input, cookiecutter renders an answer that names `cookiecutter`; Copier looks at what was typed.
+typed = json.loads(r'{{ _cookiecutter | tojson }}')  # fmt: skip
+answers |= {name: text for name, text in typed.items() if isinstance(text, str) and re.search("[{][%#{]", text)}
+
 # cookiecutter passes on a path as it was typed, and starts hooks in the new folder: it is from where the person is, or
 # where the output goes, that the path may lead to the template.
 places = (Path(place, answers["_repo_dir"]) for place in (os.environ.get("PWD", ""), Path.cwd().parent))

@@ -179,14 +179,15 @@ def test_from_a_clone_outside_github_the_forge_must_be_said_even_with_defaults(f
 
 WRONG = {
     "id": ["", "NOAA oisst", "noaa-oisst-feedstock", "class", "1a", "a--b", "a" * 81, "größe"],
-    "title": [" ", "t" * 201, "a\u200bb"],
-    "description": ["", "two\nlines", "d" * 1001],
-    "provider_name": ["", "n" * 201],
-    "provider_url": ["noaa.gov", "https://a.org/ b", 'https://a.org/"', "https://a"],
+    "title": [" ", "t" * 201, "a\u200bb", "{{ 7*7 }}", "of {# x #} days", "{{ cookiecutter.id }}"],
+    "description": ["", "two\nlines", "d" * 1001, "{% raw %}", "{{ 1/0 }} 'of' \"it\" \\ é"],
+    "provider_name": ["", "n" * 201, "{{ nobody }}"],
+    "provider_url": ["noaa.gov", "https://a.org/ b", 'https://a.org/"', "https://a", "https://a.org/{{ id }}"],
     "license": ["CC BY", ""],
-    "license_url": ["", "example.org", "https://example.org/<x>"],
+    "license_url": ["", "example.org", "https://example.org/<x>", "https://a.org/{{ id }}"],
     "maintainers": [
         "",
+        "{{ 7*7 }} Ada @ada",
         "Ada",
         "Ada @ada_l",
         "Ada @ada 0000-0001",

@@ -43,6 +43,7 @@ def release(folder: Path, version: str = "v1.0.0") -> Path:
     folder.mkdir(parents=True)
     for name in PARTS:
         put(name, folder)
+    shutil.copy(ROOT / ".gitignore", folder)  # of what Python writes beside a hook
     (folder / "{{cookiecutter.feedstock_name}}").symlink_to("template")
     git(folder, "init", "--quiet")
     commit(folder, version)
