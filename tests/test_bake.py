@@ -405,6 +405,21 @@ class TestProviders:
         assert "secret" not in str(refused)
         assert not list(tmp_path.iterdir()), "nothing was published, and nothing is left"
 
+    def test_that_trickle_or_hang_are_given_up(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path
+    ) -> None:
+        """However often they are asked again: each connection brings a little, and a little more is no progress."""
+        served.always = {ocean[0].name: "trickle", ocean[1].name: "hang"}
+        inputs = [f"{served.url}/{path.name}" for path in ocean[:3]]
+        refused = refusal(lambda: bake(inputs, self.target(tmp_path), concat_dim="time"))
+        assert {found.id for found in refused.findings} == {"input-too-slow"}
+        for path in ocean[:2]:
+            assert sum(f"{served.url}/{path.name} came at" in found.message for found in refused.findings) == 1
+        ranges = served.requests[ocean[0].name]
+        assert ranges[0] == ""
+        assert all(asked.startswith("bytes=") for asked in ranges[1:])
+        assert len(ranges) > 1, "asked again, from where it was"
+
     def test_that_are_not_there_are_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FEEDSTOCK_PATIENCE", "0.1")
         for url in ("http://127.0.0.1:9/a.nc", "http://user:secret@127.0.0.1:9/a.nc"):

@@ -22,8 +22,9 @@ class Provider:
     """Serves a folder; ``answers`` says what becomes of the requests for a file, one after the other.
 
     ``404``, ``503``, ``429`` …: that status. ``html``: a page. ``cut``: half the file, then the connection closes.
-    ``short``: half the file, as if it were all. ``slow``: the file in drops. ``whole``: all of it, whatever part was
-    asked for. Requests after the last are served well.
+    ``short``: half the file, as if it were all. ``slow``: the file in drops. ``trickle``: 500 bytes a second.
+    ``hang``: 200 bytes, then nothing. ``whole``: all of it, whatever part was asked for. Requests after the last are
+    served well.
     """
 
     url: str
@@ -33,6 +34,7 @@ class Provider:
     """The Range of every request, by file name; empty where none was asked for."""
     unchanged: list[str] = field(default_factory=list)
     """The files that were not sent, since whoever asked had them."""
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -75,6 +77,14 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
                 for start in range(0, len(sent), 4096):
                     self.wfile.write(sent[start : start + 4096])
                     time.sleep(0.02)
+            elif how == "trickle":
+                for start in range(0, len(sent), 50):
+                    self.wfile.write(sent[start : start + 50])
+                    if provider.over.wait(0.1):
+                        return
+            elif how == "hang":
+                self.wfile.write(sent[:200])
+                provider.over.wait(60)
             else:
                 self.wfile.write(sent)
             self.close_connection = how == "cut"
@@ -102,5 +112,6 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
         try:
             yield provider
         finally:
+            provider.over.set()
             server.shutdown()
             thread.join()

@@ -28,15 +28,16 @@ from .steps import Stopped
 MISSING = rule("input-missing", "A dataset with a hole where an input should be would be wrong without looking so.")
 FORBIDDEN = rule("input-forbidden", "Whoever runs the recipe must be able to read its inputs.")
 UNREACHABLE = rule("input-unreachable", "A provider that is down for long cannot be told from one that is gone.")
+SLOW = rule("input-too-slow", "Who waits for a trickle holds a bakery for weeks.")
 TRUNCATED = rule("input-truncated", "Half a file holds half the data, and its end may read as fill values.")
 PROTOCOL = rule("input-protocol-unknown", "Each kind of URL needs the library that speaks it.")
 FULL = rule("disk-full", "Inputs are fetched whole before the first byte of the dataset is written.", who=Who.OPERATOR)
 
 DEFAULT_PATIENCE = 120.0
-"""Seconds without a byte after which a download is given up; ``FEEDSTOCK_PATIENCE`` sets another span."""
+"""Seconds after which a download that does not get on is given up; ``FEEDSTOCK_PATIENCE`` sets another span."""
 
 SLOWEST = 1024
-"""Bytes a second; a provider slower than this over a minute is as good as down."""
+"""Bytes a second; a download that is slower does not get on."""
 
 _BLOCK = 1 << 20
 
@@ -44,7 +45,7 @@ log = logging.getLogger("feedstock_forge.bake")
 
 
 def patience() -> float:
-    """Seconds without a byte after which an input is given up."""
+    """Seconds after which an input is given up that does not come, or comes slower than :data:`SLOWEST`."""
     return float(os.environ.get("FEEDSTOCK_PATIENCE", DEFAULT_PATIENCE))
 
 
@@ -75,7 +76,7 @@ def fetching(stop: threading.Event) -> Iterator[Fetcher]:
     cache = Path(named).expanduser() if named else None
     if cache:
         cache.mkdir(parents=True, exist_ok=True)
-    timeout = httpx.Timeout(30, connect=10)
+    timeout = httpx.Timeout(min(30, patience()), connect=10)
     headers = {"Accept-Encoding": "identity"}  # a length that can be checked, and a file that can be taken up again
     with (
         scratch(cache or Path(tempfile.gettempdir()), "feedstock-inputs-") as folder,
@@ -96,8 +97,9 @@ class Fetcher:
     def fetch(self, url: str) -> Path:
         """The file of ``url``: itself if it is local, else a copy.
 
-        Connection errors, 408, 429 and 5xx are tried again with backoff as long as patience lasts without a byte
-        coming, taking up where a download broke off if the server allows it. Raises :class:`Refused` naming the URL.
+        Connection errors, 408, 429 and 5xx are tried again with backoff, taking up where a download broke off if the
+        server allows it, until as long as patience lasts nothing came, or less than :data:`SLOWEST`, over however many
+        connections. Raises :class:`Refused` naming the URL.
         """
         path = local_path(url)
         if path is not None:
@@ -138,7 +140,7 @@ class Fetcher:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((_Again, httpx.TransportError)),
             wait=_wait,
-            stop=lambda state: time.monotonic() - download.advanced + state.upcoming_sleep > seconds,
+            stop=lambda state: download.pace.idle() + state.upcoming_sleep > seconds,
             sleep=tenacity.sleep_using_event(self.stop),
             before_sleep=lambda state: log.warning(
                 "%s: %s; trying again in %.1f s", shown(url), _reason(state), state.upcoming_sleep
@@ -155,6 +157,12 @@ class Fetcher:
                 fix = "ask the provider to restore the file, or correct its URL in INPUTS"
                 raise Refused(TRUNCATED.at(None, message, fix)) from None
             raise _unreachable(url, error, seconds) from None
+        except (_Slow, httpx.ReadTimeout) as error:
+            if not download.pace.most:
+                raise _unreachable(url, error, seconds) from None
+            message = f"{shown(url)} came at {download.pace.rate():,.0f} bytes a second for {seconds:g} s"
+            fix = f"try again when the provider sends {SLOWEST:,} a second, or name a faster copy of it in INPUTS"
+            raise Refused(SLOW.at(None, message, fix)) from None
         except (_Again, httpx.TransportError) as error:
             raise _unreachable(url, error, seconds) from None
 
@@ -183,6 +191,49 @@ class _Again(Exception):  # noqa: N818 - reads as what is wanted
         self.seconds = seconds
 
 
+class _Slow(_Again):
+    """The server may be faster over another connection."""
+
+
+class _Pace:
+    """Whether a download gets on: brings at least :data:`SLOWEST` bytes a second that were not there before."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.most = 0
+        """The most bytes that there ever were."""
+        self._got_on = self._attempt = 0, time.monotonic()
+        """How many bytes there were when it last got on, and when that was: in all, and in this attempt."""
+
+    def begin(self, have: int) -> None:
+        """Begin an attempt with so many bytes."""
+        self._attempt = have, time.monotonic()
+
+    def reach(self, size: int) -> None:
+        """Note that there are so many bytes. Raises :class:`_Slow` if this attempt is too slow for half of patience."""
+        now = time.monotonic()
+        self.most = max(self.most, size)
+        if _gets_on(self._got_on, size, now):
+            self._got_on = size, now
+        if _gets_on(self._attempt, size, now):
+            self._attempt = size, now
+        elif now - self._attempt[1] > self.patience / 2:
+            raise _Slow(f"slower than {SLOWEST:,} bytes a second")
+
+    def idle(self) -> float:
+        """Seconds since it last got on."""
+        return time.monotonic() - self._got_on[1]
+
+    def rate(self) -> float:
+        """Bytes a second since then."""
+        return (self.most - self._got_on[0]) / max(self.idle(), 1e-3)
+
+
+def _gets_on(since: tuple[int, float], size: int, now: float) -> bool:
+    had, then = since
+    return size > had and size - had >= SLOWEST * (now - then)
+
+
 class _Download:
     """One download, called again after each failure; it remembers what it has."""
 
@@ -196,9 +247,7 @@ class _Download:
         self.unless = unless or {}
         """The headers that keep an unchanged file from being sent; once there is a new one, those for the next time."""
         self.unchanged = False
-        self.advanced = time.monotonic()
-        """When it last got further than ever before."""
-        self._most = 0
+        self.pace = _Pace(patience())
         self._validator: str | None = None
 
     def __call__(self) -> None:
@@ -219,18 +268,14 @@ class _Download:
             self._receive(response, have if continued else 0)
 
     def _receive(self, response: httpx.Response, have: int) -> None:
-        started, received = time.monotonic(), 0
+        self.pace.begin(have)
         with self.path.open("ab" if have else "wb") as file:
             for block in response.iter_raw():  # whole blocks would lose the last part of what came
                 if self.stop.is_set():
                     raise Stopped
                 file.write(block)
-                received += len(block)
-                if have + received > self._most:
-                    self._most, self.advanced = have + received, time.monotonic()
-                elapsed = time.monotonic() - started
-                if elapsed > 60 and received < SLOWEST * elapsed:
-                    raise _Again(f"slower than {SLOWEST} bytes a second")
+                have += len(block)
+                self.pace.reach(have)
 
     def _refuse(self, response: httpx.Response) -> None:
         status, url = response.status_code, shown(self.url)
