@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import icechunk
 import netCDF4
 import numpy as np
@@ -91,18 +92,6 @@ class TestWhatIsWritten:
         target = str(tmp_path / "ocean.icechunk")
         bake([f"{served.url}/{path.name}" for path in ocean], target, concat_dim="time", chunks=CHUNKS)
         assert provider.check(target, ocean) == []
-
-    def test_comes_through_fsspec_for_other_urls(self, ocean: list[Path], tmp_path: Path) -> None:
-        import fsspec
-
-        memory = fsspec.filesystem("memory")
-        for path in ocean[:2]:
-            memory.pipe(f"/{path.name}", path.read_bytes())
-        target = str(tmp_path / "ocean.zarr")
-        bake([f"memory://{path.name}" for path in ocean[:2]], target, concat_dim="time")
-        assert provider.check(target, ocean[:2]) == []
-        assert ids(lambda: bake(["memory://none.nc"], target, concat_dim="time")) == {"input-missing"}
-        assert ids(lambda: bake(["nosuch://none.nc"], target, concat_dim="time")) == {"input-protocol-unknown"}
 
     def test_is_what_preprocess_returns(self, ocean: list[Path], tmp_path: Path) -> None:
         def kelvin_in_the_north(ds: xr.Dataset) -> xr.Dataset:
@@ -426,6 +415,85 @@ class TestProviders:
             refused = refusal(lambda url=url: bake([url], self.target(tmp_path), concat_dim="time"))
             assert refused.findings[0].id == "input-unreachable"
             assert "secret" not in str(refused)
+
+
+@pytest.fixture
+def store(ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[faults.FileSystem]]:
+    """A file system of fsspec's that holds the ocean."""
+    fsspec.register_implementation("faulty", faults.FileSystem, clobber=True)
+    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
+    shutil.copytree(ocean[0].parent, tmp_path / "store")
+    faults.FileSystem.serve(tmp_path / "store")
+    yield faults.FileSystem
+    faults.FileSystem.over.set()
+
+
+class TestFileSystems:
+    """What fsspec reads is fetched with the same care as what comes over HTTP."""
+
+    def test_are_read(self, ocean: list[Path], tmp_path: Path) -> None:
+        memory = fsspec.filesystem("memory")
+        for path in ocean[:2]:
+            memory.pipe(f"/{path.name}", path.read_bytes())
+        target = str(tmp_path / "ocean.zarr")
+        bake([f"memory://{ocean[0].name}", f"simplecache::memory://{ocean[1].name}"], target, concat_dim="time")
+        assert provider.check(target, ocean[:2]) == []
+        assert ids(lambda: bake(["memory://none.nc"], target, concat_dim="time")) == {"input-missing"}
+        assert ids(lambda: bake(["nosuch://none.nc"], target, concat_dim="time")) == {"input-protocol-unknown"}
+
+    def test_that_fail_for_a_while_are_asked_again(
+        self, ocean: list[Path], store: type[faults.FileSystem], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store.answers = {ocean[0].name: ["reset", "well"], ocean[1].name: ["short", "well"]}
+        target = str(tmp_path / "ocean.icechunk")
+        bake([f"faulty://{path.name}" for path in ocean[:3]], target, concat_dim="time")
+        assert provider.check(target, ocean[:3]) == []
+        assert f"faulty://{ocean[0].name}: ConnectionResetError" in caplog.text
+
+    def test_that_go_on_failing_are_named(
+        self, ocean: list[Path], store: type[faults.FileSystem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FEEDSTOCK_PATIENCE", "1")
+        expected = {
+            "reset": "input-unreachable",
+            "short": "input-truncated",
+            "hang": "input-too-slow",
+            "denied": "input-forbidden",
+            "login": "input-forbidden",
+            "none": "input-missing",
+        }
+        (tmp_path / "store" / "folder").mkdir()
+        store.answers = {path.name: [how] for path, how in zip(ocean, expected, strict=True)}
+        inputs = {f"faulty://{path.name}": expected[how] for path, how in zip(ocean, expected, strict=True)}
+        (tmp_path / "store" / ocean[5].name).unlink()
+        inputs["faulty://folder"] = "input-missing"
+        target = tmp_path / "out" / "ocean.icechunk"
+        refused = refusal(lambda: bake(inputs, str(target), concat_dim="time"))
+        assert sorted(found.id for found in refused.findings) == sorted(inputs.values())
+        for url, finding in inputs.items():
+            assert [found.id for found in refused.findings if f"{url} " in f"{found.message} "] == [finding]
+        assert not list(target.parent.iterdir())
+
+    def test_fill_the_disk_without_being_asked_again(
+        self, ocean: list[Path], store: type[faults.FileSystem], tmp_path: Path
+    ) -> None:
+        store.answers = {ocean[0].name: ["full"]}
+        call = lambda: bake([f"faulty://{ocean[0].name}"], str(tmp_path / "ocean.zarr"), concat_dim="time")  # noqa: E731
+        assert ids(call) == {"disk-full"}
+        assert len(store.read) == 1
+
+    def test_are_not_asked_twice_for_what_the_cache_keeps(
+        self, ocean: list[Path], store: type[faults.FileSystem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FEEDSTOCK_CACHE", str(tmp_path / "cache"))
+        target = str(tmp_path / "ocean.icechunk")
+        inputs = [f"faulty://{path.name}" for path in ocean[:3]]
+        bake(inputs, target, concat_dim="time")
+        store.read.clear()
+        (tmp_path / "store" / ocean[1].name).write_bytes(ocean[1].read_bytes())
+        bake(inputs, target, concat_dim="time")
+        assert store.read == [ocean[1].name], "the one that has changed"
+        assert provider.check(target, ocean[:3]) == []
 
 
 class TestInputs:

@@ -5,7 +5,9 @@ A file is found by its name in any folder, so that it also serves what S3 knows 
 
 from __future__ import annotations
 
+import errno
 import http.server
+import io
 import threading
 import time
 from collections import defaultdict
@@ -13,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
+
+from fsspec import AbstractFileSystem
 
 LOGIN_PAGE = b"<!DOCTYPE html>\n<html><title>Earthdata Login</title></html>\n"
 
@@ -115,3 +120,66 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
             provider.over.set()
             server.shutdown()
             thread.join()
+
+
+class FileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A file system that fails in the ways that those of object stores do; its URLs begin with ``faulty://``.
+
+    ``answers`` says what becomes of the readings of a file, one after the other; the last is for all that follow.
+    ``reset``: the connection breaks. ``denied``: it may not be read. ``login``: whoever asks has no credentials.
+    ``short``: half the file, as if it were all. ``hang``: a part of it, then nothing. ``full``: this machine's disk has
+    no space left. ``well``: the file.
+    """
+
+    protocol = "faulty"
+    folder: ClassVar[Path]
+    answers: ClassVar[dict[str, list[str]]]
+    read: ClassVar[list[str]]
+    """The files that were asked for, one for each time."""
+    over: ClassVar[threading.Event]
+
+    @classmethod
+    def serve(cls, folder: Path) -> None:
+        """Hold the files of ``folder``."""
+        cls.folder, cls.answers, cls.read, cls.over = folder, {}, [], threading.Event()
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        found = self.folder / path
+        status = found.stat()
+        kind = "directory" if found.is_dir() else "file"
+        return {"name": path, "size": status.st_size, "type": kind, "modified": status.st_mtime_ns}
+
+    def _open(self, path: str, *_: Any, **__: Any) -> io.IOBase:
+        self.read.append(path)
+        planned = self.answers.get(path, ["well"])
+        how = planned.pop(0) if len(planned) > 1 else planned[0]
+        if how in _FAULTS:
+            raise _FAULTS[how]
+        content = (self.folder / path).read_bytes()
+        if how == "hang":
+            return _Hanging(content, self.over)
+        return io.BytesIO(content[: len(content) // 2] if how == "short" else content)
+
+
+class NoCredentialsError(Exception):
+    """As botocore has one."""
+
+
+_FAULTS = {
+    "reset": ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    "denied": PermissionError("Access Denied"),
+    "login": NoCredentialsError("Unable to locate credentials"),
+    "full": OSError(errno.ENOSPC, "No space left on device"),
+}
+
+
+class _Hanging(io.BytesIO):
+    def __init__(self, content: bytes, over: threading.Event) -> None:
+        super().__init__(content)
+        self.over = over
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not self.tell():
+            return super().read(20_000)
+        self.over.wait(60)
+        raise OSError(errno.ECONNRESET, "Connection reset by peer")

@@ -8,10 +8,10 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,8 +38,6 @@ DEFAULT_PATIENCE = 120.0
 
 SLOWEST = 1024
 """Bytes a second; a download that is slower does not get on."""
-
-_BLOCK = 1 << 20
 
 log = logging.getLogger("feedstock_forge.bake")
 
@@ -69,8 +67,8 @@ def local_path(url: str) -> Path | None:
 def fetching(stop: threading.Event) -> Iterator[Fetcher]:
     """A fetcher, and a folder for what it fetches, which goes at the end.
 
-    With ``FEEDSTOCK_CACHE`` set to a folder, what comes over HTTP is kept there, and fetched again only if the server
-    says that it has changed, or if what is kept is not what was fetched.
+    With ``FEEDSTOCK_CACHE`` set to a folder, what is fetched is kept there, and fetched again only if the provider says
+    that it has changed, or if what is kept is not what was fetched.
     """
     named = os.environ.get("FEEDSTOCK_CACHE")
     cache = Path(named).expanduser() if named else None
@@ -97,9 +95,9 @@ class Fetcher:
     def fetch(self, url: str) -> Path:
         """The file of ``url``: itself if it is local, else a copy.
 
-        Connection errors, 408, 429 and 5xx are tried again with backoff, taking up where a download broke off if the
-        server allows it, until as long as patience lasts nothing came, or less than :data:`SLOWEST`, over however many
-        connections. Raises :class:`Refused` naming the URL.
+        What may pass (over HTTP: connection errors, 408, 429 and 5xx) is tried again with backoff, over HTTP from where
+        it broke off if the server allows that, until for as long as patience lasts nothing came, or less than
+        :data:`SLOWEST`, over however many connections. Raises :class:`Refused` naming the URL.
         """
         path = local_path(url)
         if path is not None:
@@ -107,25 +105,29 @@ class Fetcher:
         # The hash keeps inputs of the same name apart; the name helps whoever looks into the folder.
         name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(urlsplit(url).path).name[-100:]}"
         copy = self.folder / name
+        download: Download
+        if urlsplit(url).scheme in ("http", "https"):
+            download = _OverHttp(self.client, url, copy, self.stop)
+        else:
+            from .file_systems import Copy
+
+            download = Copy(url, copy, self.stop)
         try:
-            if urlsplit(url).scheme not in ("http", "https"):
-                _copy_by_fsspec(url, copy)
-            elif self.cache is None:
-                self._download(_Download(self.client, url, copy, self.stop))
-            else:
-                return self._cached(url, copy, self.cache / name)
+            if self.cache is not None:
+                return self._cached(download, self.cache / name)
+            self._download(download)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise disk_full(str(self.folder)) from None
         return copy
 
-    def _cached(self, url: str, copy: Path, kept: Path) -> Path:
-        note = kept.with_name(f"{kept.name}.json")
-        download = _Download(self.client, url, copy, self.stop, _unless_changed(kept, note))
+    def _cached(self, download: Download, kept: Path) -> Path:
+        copy, note = download.path, kept.with_name(f"{kept.name}.json")
+        download.unless = _unless_changed(kept, note)
         self._download(download)
         if download.unchanged:
-            log.info("%s has not changed since it was fetched", shown(url))
+            log.info("%s has not changed since it was fetched", shown(download.url))
             return kept
         # The note goes first: without it nobody trusts the file, and a run may be killed between the two.
         note.unlink(missing_ok=True)
@@ -135,10 +137,10 @@ class Fetcher:
         written.replace(note)
         return kept
 
-    def _download(self, download: _Download) -> None:
-        url, path, seconds = download.url, download.path, patience()
+    def _download(self, download: Download) -> None:
+        url, path, seconds = download.url, download.path, download.pace.patience
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((_Again, httpx.TransportError)),
+            retry=tenacity.retry_if_exception_type((Again, httpx.TransportError)),
             wait=_wait,
             stop=lambda state: download.pace.idle() + state.upcoming_sleep > seconds,
             sleep=tenacity.sleep_using_event(self.stop),
@@ -153,17 +155,17 @@ class Fetcher:
             raise Refused(PROTOCOL.at(None, f"{shown(url)} is not a URL", "write https://host/path")) from None
         except httpx.RemoteProtocolError as error:
             if path.exists() and path.stat().st_size:
-                message = f"{shown(url)} breaks off after {path.stat().st_size:,} bytes, every time"
-                fix = "ask the provider to restore the file, or correct its URL in INPUTS"
-                raise Refused(TRUNCATED.at(None, message, fix)) from None
+                raise _cut_short(url, f"it breaks off after {path.stat().st_size:,} bytes") from None
             raise _unreachable(url, error, seconds) from None
-        except (_Slow, httpx.ReadTimeout) as error:
+        except CutShort as error:
+            raise _cut_short(url, str(error)) from None
+        except (Slow, httpx.ReadTimeout) as error:
             if not download.pace.most:
                 raise _unreachable(url, error, seconds) from None
             message = f"{shown(url)} came at {download.pace.rate():,.0f} bytes a second for {seconds:g} s"
             fix = f"try again when the provider sends {SLOWEST:,} a second, or name a faster copy of it in INPUTS"
             raise Refused(SLOW.at(None, message, fix)) from None
-        except (_Again, httpx.TransportError) as error:
+        except (Again, httpx.TransportError) as error:
             raise _unreachable(url, error, seconds) from None
 
 
@@ -183,7 +185,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Again(Exception):  # noqa: N818 - reads as what is wanted
+class Again(Exception):  # noqa: N818 - reads as what is wanted
     """The server may do better later; after ``seconds``, if it said so."""
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
@@ -191,11 +193,15 @@ class _Again(Exception):  # noqa: N818 - reads as what is wanted
         self.seconds = seconds
 
 
-class _Slow(_Again):
-    """The server may be faster over another connection."""
+class CutShort(Again):
+    """Less came than there is; the rest may come another time."""
 
 
-class _Pace:
+class Slow(Again):
+    """It may come faster over another connection."""
+
+
+class Pace:
     """Whether a download gets on: brings at least :data:`SLOWEST` bytes a second that were not there before."""
 
     def __init__(self, patience: float) -> None:
@@ -210,7 +216,7 @@ class _Pace:
         self._attempt = have, time.monotonic()
 
     def reach(self, size: int) -> None:
-        """Note that there are so many bytes. Raises :class:`_Slow` if this attempt is too slow for half of patience."""
+        """Note that there are so many bytes. Raises :class:`Slow` if this attempt is too slow for half of patience."""
         now = time.monotonic()
         self.most = max(self.most, size)
         if _gets_on(self._got_on, size, now):
@@ -218,7 +224,7 @@ class _Pace:
         if _gets_on(self._attempt, size, now):
             self._attempt = size, now
         elif now - self._attempt[1] > self.patience / 2:
-            raise _Slow(f"slower than {SLOWEST:,} bytes a second")
+            raise Slow(f"slower than {SLOWEST:,} bytes a second")
 
     def idle(self) -> float:
         """Seconds since it last got on."""
@@ -234,25 +240,35 @@ def _gets_on(since: tuple[int, float], size: int, now: float) -> bool:
     return size > had and size - had >= SLOWEST * (now - then)
 
 
-class _Download:
+class Download(ABC):
     """One download, called again after each failure; it remembers what it has."""
 
-    def __init__(
-        self, client: httpx.Client, url: str, path: Path, stop: threading.Event, unless: dict[str, str] | None = None
-    ) -> None:
-        self.client = client
+    def __init__(self, url: str, path: Path, stop: threading.Event) -> None:
         self.url = url
         self.path = path
         self.stop = stop
-        self.unless = unless or {}
-        """The headers that keep an unchanged file from being sent; once there is a new one, those for the next time."""
+        self.unless: dict[str, str] | None = None
+        """What tells the provider, or by it, that the file that is kept has not changed; afterwards the same of the new
+        one. ``None`` where no file is kept."""
         self.unchanged = False
-        self.pace = _Pace(patience())
+        self.pace = Pace(patience())
+
+    @abstractmethod
+    def __call__(self) -> None:
+        """Download it, or what is missing of it. Raises :class:`Again` for whatever may pass."""
+
+
+class _OverHttp(Download):
+    """A download over HTTP, which takes up where it broke off; ``unless`` holds headers."""
+
+    def __init__(self, client: httpx.Client, url: str, path: Path, stop: threading.Event) -> None:
+        super().__init__(url, path, stop)
+        self.client = client
         self._validator: str | None = None
 
     def __call__(self) -> None:
         have = self.path.stat().st_size if self.path.exists() else 0
-        headers = self.unless
+        headers = self.unless or {}
         if self._validator and have:
             headers = {"Range": f"bytes={have}-", "If-Range": self._validator}
         with self.client.stream("GET", self.url, headers=headers) as response:
@@ -284,9 +300,9 @@ class _Download:
             raise Stopped
         if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.path.unlink(missing_ok=True)
-            raise _Again(reason)
+            raise Again(reason)
         if status in (408, 429) or status >= 500:
-            raise _Again(f"the server answered {reason}", _seconds(response.headers.get("retry-after", "")))
+            raise Again(f"the server answered {reason}", _seconds(response.headers.get("retry-after", "")))
         if status in (401, 403):
             raise Refused(
                 FORBIDDEN.at(None, f"{url} answered {reason}", "use a public URL, or ask the provider for access")
@@ -310,13 +326,18 @@ _backoff = tenacity.wait_exponential_jitter(multiplier=0.5, max=20, jitter=0.5)
 
 def _wait(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.seconds if isinstance(error, _Again) else None
+    asked = error.seconds if isinstance(error, Again) else None
     return _backoff(state) if asked is None else asked
 
 
 def _reason(state: tenacity.RetryCallState) -> str:
     error = state.outcome.exception() if state.outcome else None
     return str(error) or type(error).__name__
+
+
+def _cut_short(url: str, how: str) -> Refused:
+    fix = "ask the provider to restore the file, or correct its URL in INPUTS"
+    return Refused(TRUNCATED.at(None, f"{shown(url)} comes cut off, every time: {how}", fix))
 
 
 def _unreachable(url: str, error: Exception, seconds: float) -> Refused:
@@ -342,22 +363,6 @@ def _existing(url: str, path: Path) -> Path:
         raise Refused(MISSING.at(None, f"{shown(url)} is a folder", "name the files in it, one by one")) from None
     except PermissionError:
         raise Refused(FORBIDDEN.at(None, f"{shown(url)} may not be read", f"chmod a+r {path}")) from None
-
-
-def _copy_by_fsspec(url: str, path: Path) -> None:
-    import fsspec
-
-    try:
-        with fsspec.open(url, "rb") as source, path.open("wb") as copy:
-            shutil.copyfileobj(source, copy, _BLOCK)
-    except FileNotFoundError:
-        raise Refused(MISSING.at(None, f"there is no {shown(url)}", "correct it in INPUTS, or leave it out")) from None
-    except PermissionError as error:
-        fix = "use a public URL, or let the run's credentials read it"
-        raise Refused(FORBIDDEN.at(None, f"{shown(url)} may not be read: {error}", fix)) from None
-    except (ImportError, ValueError) as error:
-        fix = "add the library that it names to feedstock/requirements.txt"
-        raise Refused(PROTOCOL.at(None, f"{shown(url)} cannot be read: {error}", fix)) from None
 
 
 def disk_full(where: str) -> Refused:
