@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import functools
 import http.server
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -124,14 +125,25 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 def open_dataset(url: str, *, decode: bool = True) -> xr.Dataset:
-    """Open a baked dataset on this machine: a path or ``file://`` URL of an Icechunk repository or a Zarr store."""
+    """Open a baked dataset: a path or ``file://`` URL of an Icechunk repository or a Zarr store, or one at ``s3://``.
+
+    The endpoint and the keys of object storage come from the environment (``AWS_ENDPOINT_URL`` …).
+    """
     path = str(Path(url.removeprefix("file://")).expanduser())
     if not path.endswith(".icechunk"):
         return xr.open_zarr(path, decode_cf=decode, chunks=None)
     import icechunk
 
     icechunk.set_logs_filter("error")  # it warns of commits at once whenever a local repository is opened, to read too
-    session = icechunk.Repository.open(icechunk.local_filesystem_storage(path)).readonly_session("main")
+    if url.startswith("s3://"):
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        endpoint = os.environ["AWS_ENDPOINT_URL"]
+        storage = icechunk.s3_storage(
+            bucket=bucket, prefix=prefix, endpoint_url=endpoint, allow_http=True, force_path_style=True, from_env=True
+        )
+    else:
+        storage = icechunk.local_filesystem_storage(path)
+    session = icechunk.Repository.open(storage).readonly_session("main")
     return xr.open_zarr(session.store, decode_cf=decode, consolidated=False, chunks=None)
 
 

@@ -112,7 +112,7 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
 
     with Server(("127.0.0.1", port), Handler) as server:
         provider.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
             yield provider

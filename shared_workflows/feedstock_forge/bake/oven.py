@@ -82,6 +82,7 @@ def run(
         if first >= len(wanted):
             log.info("nothing new: %s holds all %s inputs", target, first)
             return
+        store.ensure_writable()
         base = published if first else None
         stop = threading.Event()
         with fetching(stop) as fetcher:

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -94,11 +95,19 @@ def storage_errors(where: str, *others: type[Exception]) -> Iterator[None]:
 
 
 def _gist(error: Exception) -> str:
-    """The line that says it: Icechunk puts the message first, marked ``x``, and then where in its code it came from."""
+    """What happened and what it came from.
+
+    Icechunk puts what happened first, marked ``x``; then where in its code; and last, behind arrows, each cause down to
+    the system's or the object store's own words.
+    """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = [line.strip(" x|") for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)
+    what = next((line for line in lines if line), type(error).__name__)
+    cause = " ".join(str(error).rpartition("-> ")[2].split()) if "-> " in str(error) else ""
+    if answer := re.search(r'code: "([^"]*)", message: "([^"]*)"', cause):
+        cause = f"{answer[2]} ({answer[1]})"
+    return what if cause in what else f"{what}: {cause}"
 
 
 def _recover(folder: Path, path: Path) -> None:

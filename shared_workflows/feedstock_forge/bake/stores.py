@@ -46,6 +46,9 @@ class Store(Protocol):
     def published(self) -> ZarrStore | None:
         """The published dataset, read-only, or ``None`` if there is none."""
 
+    def ensure_writable(self) -> None:
+        """Find out whether a run may publish, before it works for it. Raises :class:`Refused`."""
+
     def begin(self, *, keep: bool, spread: bool = False) -> ZarrStore:
         """A store to write the next state into: with what is published, or empty. ``spread`` over several processes."""
 
@@ -100,6 +103,9 @@ class LocalZarr:
         """The store in its folder."""
         return LocalStore(self.path, read_only=True) if self.path.exists() else None
 
+    def ensure_writable(self) -> None:
+        """Nothing to do: the claim has made a folder where the dataset goes."""
+
     def begin(self, *, keep: bool, spread: bool = False) -> ZarrStore:  # noqa: ARG002 - a folder is anybody's
         """A folder to move into place; with ``keep``, of links to the published files.
 
@@ -137,24 +143,53 @@ class IcechunkStore:
         path: Path | None = None,
         folder: Path | None = None,
     ) -> None:
+        self.target = target
         self.storage = storage
         self.path = path
         self.staged = folder / "store" if folder else None
         self.session: icechunk.Session | None = None
         self.fork: icechunk.ForkSession | None = None
         self.repository: icechunk.Repository | None = None
+        self.state: str | None = None
+        """The snapshot that the main branch had when the run looked, and that only this run may follow."""
         # Only to ask for the storage of a folder makes the folder.
         if path is None or path.exists():
             with storage_errors(target):
                 there = storage()
-                self.repository = icechunk.Repository.open(there) if icechunk.Repository.exists(there) else None
+                if icechunk.Repository.exists(there):
+                    self.repository = icechunk.Repository.open(there)
+                    self.state = self.repository.lookup_branch("main")
 
     def published(self) -> ZarrStore | None:
         """The newest snapshot of the main branch, unless nothing was ever committed."""
         if self.repository is None or self.head() is None:
             return None
-        store: ZarrStore = self.repository.readonly_session("main").store
+        store: ZarrStore = self.repository.readonly_session(snapshot_id=self.state).store
         return store
+
+    def ensure_writable(self) -> None:
+        """Do early what publishing takes: move the main branch, to where it is; or make the repository, still empty.
+
+        That is the conditional write of a commit, and needs no other leave; it leaves the published state as it was.
+        """
+        with storage_errors(self.target):
+            try:
+                if self.repository is not None and self.state:
+                    # Refused where it has moved, so it never goes back.
+                    self.repository.reset_branch("main", self.state, from_snapshot_id=self.state)
+                elif self.path is None:
+                    self.repository = icechunk.Repository.create(self.storage())
+                    self.state = self.repository.lookup_branch("main")
+            except icechunk.IcechunkError:
+                if self._has_moved():
+                    raise _overtaken() from None
+                raise
+
+    def _has_moved(self) -> bool:
+        """Whether another run has made the repository or moved its main branch since this run looked."""
+        if self.repository is None:
+            return icechunk.Repository.exists(self.storage())
+        return self.repository.lookup_branch("main") != self.state
 
     def begin(
         self,
@@ -177,12 +212,15 @@ class IcechunkStore:
         if self.repository is None:
             storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage()
             self.repository = icechunk.Repository.create(storage, config, allowed)
+            self.state = self.repository.lookup_branch("main")
         else:
             self.staged = None
             if containers:
                 self.repository = self.repository.reopen(config, allowed)
                 self.repository.save_config()
         self.session = self.repository.writable_session("main")
+        if self.session.snapshot_id != self.state:
+            raise _overtaken()
         # Only a fork can be sent to other processes, and only a session without changes can be forked.
         self.fork = self.session.fork() if spread else None
         store: ZarrStore = (self.fork or self.session).store
@@ -196,20 +234,19 @@ class IcechunkStore:
         if self.fork is not None:
             self.session.merge(self.fork)
         try:
-            self.session.commit(message, metadata)
+            self.state = self.session.commit(message, metadata)
         except icechunk.ConflictError:
-            fix = "run it again: it starts from what the other run has published"
-            raise Refused(BUSY.at(None, "another run has published this dataset meanwhile", fix)) from None
+            raise _overtaken() from None
         if tag:
             self.tag(tag)
         if self.path and self.staged:
             move_into_place(self.staged, self.path)
 
     def head(self) -> Snapshot | None:
-        """The newest snapshot of the main branch; the one that a repository begins with does not count."""
+        """The newest snapshot of the main branch when the run looked; the one that it begins with does not count."""
         if self.repository is None:
             return None
-        info = next(iter(self.repository.ancestry(branch="main")))
+        info = next(iter(self.repository.ancestry(snapshot_id=self.state)))
         return Snapshot(info.id, dict(info.metadata)) if info.parent_id else None
 
     def tagged(self, tag: str) -> Snapshot | None:
@@ -220,9 +257,15 @@ class IcechunkStore:
         return Snapshot(info.id, dict(info.metadata))
 
     def tag(self, tag: str) -> None:
-        """Tag the newest snapshot of the main branch."""
+        """Tag what this run has published, or found."""
         assert self.repository is not None  # noqa: S101 - the order of calls
-        self.repository.create_tag(_tag_name(tag), self.repository.lookup_branch("main"))
+        assert self.state is not None  # noqa: S101
+        self.repository.create_tag(_tag_name(tag), self.state)
+
+
+def _overtaken() -> Refused:
+    fix = "run it again: it starts from what the other run has published"
+    return Refused(BUSY.at(None, "another run has published this dataset meanwhile", fix))
 
 
 def _tag_name(version: str) -> str:
