@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -775,6 +777,11 @@ def total(target: str) -> tuple[int, int]:
             return found
 
 
+def bake_and_tell(begun: Event, inputs: list[str], target: str) -> None:
+    begun.set()
+    bake(inputs, target, concat_dim="time", chunks=CHUNKS)
+
+
 class TestRunsThatEnd:
     @pytest.mark.parametrize("store", ONE_NOW_AND_ALL_AT_NIGHT)
     def test_by_a_kill_leave_the_dataset_as_it_was(self, ocean: list[Path], tmp_path: Path, store: str) -> None:
@@ -799,23 +806,34 @@ class TestRunsThatEnd:
             bake(urls(inputs), target, concat_dim="time", chunks=CHUNKS)
             sums[sum(provider.month(first).sizes["time"] for first in provider.MONTHS[: len(inputs)])] = total(target)
         bake(urls(ocean[:2]), target, concat_dim="time", chunks=CHUNKS)
-        # The runs are forks of one process that has imported everything, so that a kill comes while they work.
+        # The runs are forks of one process that has imported everything.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["feedstock_forge.bake.oven", "netCDF4", "h5netcdf"])
+        context.set_forkserver_preload(["feedstock_forge.bake.oven", "netCDF4", "h5netcdf", __name__])
         moments = random.Random(store)  # noqa: S311 - no secret
-        for number in range(20):
-            # By turns a full bake and one of two inputs, so that both states are published over each other.
-            inputs = (ocean, ocean[:2])[number % 2]
-            run = context.Process(
-                target=bake, args=(urls(inputs), target), kwargs={"concat_dim": "time", "chunks": CHUNKS}
-            )
+        seconds: dict[int, float] = {}
+        killed = 0
+        while killed < 20:
+            # By turns a full bake and one of two inputs, so that both states are published over each other. The first
+            # of each ends by itself and tells how long that takes, and so does one that was faster than its end.
+            inputs = (ocean, ocean[:2])[killed % 2]
+            begun = context.Event()
+            run = context.Process(target=bake_and_tell, args=(begun, urls(inputs), target))
             run.start()
-            killed_at = time.monotonic() + moments.uniform(0.05, 1.0)
-            while run.is_alive() and time.monotonic() < killed_at:
+            begun.wait()
+            began = time.monotonic()
+            end = threading.Timer(moments.uniform(0, seconds.get(len(inputs), 0)), run.kill)
+            if len(inputs) in seconds:
+                end.start()
+            while run.is_alive():
                 length, found = total(target)
-                assert sums[length] == (length, found), f"run {number}"
-            run.kill()
+                assert sums[length] == (length, found), f"after {killed} kills"
+            end.cancel()
             run.join()
+            assert run.exitcode in (0, -signal.SIGKILL)
+            if run.exitcode == 0:
+                seconds[len(inputs)] = time.monotonic() - began
+            else:
+                killed += 1
         bake(urls(ocean), target, concat_dim="time", chunks=CHUNKS)
         assert provider.check(target, ocean) == []
         assert [path.name for path in (tmp_path / "out").iterdir()] == [f"ocean.{store}"]
