@@ -22,7 +22,7 @@ from feedstock_forge import recipe_process
 from feedstock_forge.bake import Provenance
 from feedstock_forge.findings import Finding, Refused
 from feedstock_forge.recipe_process import Job
-from support import feedstocks, prefect, wheels
+from support import feedstocks, github, prefect, wheels
 from support.feedstocks import Feedstock
 from test_engines import FLOW, TWO_WORKERS
 
@@ -178,13 +178,26 @@ class TestAtABakery:
         path.write_text(tiny.version)
     """
 
-    def register(self, command: Command, feedstock: Feedstock, server: prefect.Server, bakeries: Path) -> str:
-        """Release a feedstock as its workflow does; returns the id of its run."""
+    def register(
+        self,
+        command: Command,
+        feedstock: Feedstock,
+        server: prefect.Server,
+        bakeries: Path,
+        hub: github.GitHub | None = None,
+    ) -> str:
+        """Release a feedstock as its workflow does, and show it on GitHub; returns the id of its run."""
         event, plan = feedstock.release("v1.0.0"), feedstock.server / f"{feedstock.folder.name}.json"
         options = ["--event-name", "release", "--event", str(event)]
         env = feedstock.environment()
         command("plan", "-C", feedstock.folder, *options, "-o", plan, env=env)
-        command("register", plan, *options, "--bakeries", bakeries, env=env | server.environment)
+        env |= server.environment
+        if hub:
+            env |= {"GITHUB_API_URL": hub.url, "GITHUB_TOKEN": hub.person("github-actions[bot]", 41898282)}
+        shown = ["--report"] if hub else []
+        command("register", plan, *options, *shown, "--bakeries", bakeries, env=env)
+        if hub:
+            command("watch", plan, *options, *shown, "--timeout", "120", env=env, code=None)
         name = feedstock.folder.name.removesuffix("-feedstock")
         with server.client() as client:
             tags = {"flow_runs": {"tags": {"all_": [f"feedstock:{name}"]}}}
@@ -227,7 +240,7 @@ class TestAtABakery:
             assert state["type"] == "COMPLETED", state["message"]
             assert (datasets / name / "v1/sst.icechunk").read_text() == f"{name[-1]}.0"
 
-    def test_a_run_that_meets_its_labels_limit_says_so_in_prefect(
+    def test_a_run_that_meets_its_labels_limit_says_so_in_prefect_and_on_github(
         self,
         command: Command,
         server: prefect.Server,
@@ -248,10 +261,19 @@ class TestAtABakery:
         limited = meta.replace("on: [release, merge]}", "on: [release, merge], resources: {memory: 300 MiB}}")
         made.write("feedstock/meta.yaml", limited)
         made.commit("Ask for little")
-        state = self.ended(server, self.register(command, made, server, bakeries))
+        with github.serve(made.server) as hub:
+            hub.add(made.repository, made.repository_id)
+            hub.publish(made.repository, "v1.0.0", "")
+            state = self.state(server, self.register(command, made, server, bakeries, hub))
+        fix = "`feedstock label request local dev --resources '600 MiB,2'`"
         assert state["type"] == "FAILED"
         assert "limit-memory" in state["message"]
-        assert "`feedstock label request local dev --resources '600 MiB,2'`" in state["message"]
+        assert fix in state["message"]
+        (deployment,) = hub.deployments[made.repository]
+        assert hub.states(made.repository)["local.dev"][-1] == "failure"
+        assert "limit-memory" in deployment["statuses"][-1]["description"]
+        assert fix in str(hub.releases[made.repository, "v1.0.0"]["body"])
+        assert hub.problems == []
         assert not (datasets / "hungry").exists()
 
     @pytest.mark.slow
