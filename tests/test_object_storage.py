@@ -12,7 +12,7 @@ import xarray as xr
 
 from demo import provider
 from feedstock_forge import catalog, meta
-from feedstock_forge.bake import Provenance, bake, bake_virtual, provenance
+from feedstock_forge.bake import Provenance, bake, bake_virtual, provenance, publishing
 from feedstock_forge.bake.stores import object_storage as icechunk_storage
 from feedstock_forge.catalog import sources
 from feedstock_forge.findings import Finding, Refused, Who
@@ -172,6 +172,19 @@ class TestATargetThatMayNotBeWritten:
         assert {key: bucket.objects()[key] for key in before} == before
         run(ocean, version="v2.0.0")
         assert provider.check(DATASET, ocean) == []
+
+    def test_is_named_before_a_recipe_writes_by_itself(
+        self, bucket: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        become(bucket, monkeypatch, *READ)
+        worked = []
+
+        def write() -> None:
+            with publishing(DATASET) as store:
+                worked.append(store)
+
+        assert refusal(write).id == "target-unwritable"
+        assert not worked
 
     @pytest.mark.parametrize(
         ("variable", "value", "answer"),

@@ -28,6 +28,8 @@ def run(target: str, *, keep: bool, prune: bool, provenance: Provenance | None) 
     with run_log(), claim(target) as store:
         release = provenance if provenance and provenance.is_release and not prune else None
         done = release is not None and is_released(store, release)
+        if not done:
+            store.ensure_writable()
         with storage_errors(target):
             state = store.begin(keep=keep and store.published() is not None)
         # The workers of a cluster would write into copies of an Icechunk session that nobody commits.
