@@ -9,7 +9,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,11 +144,19 @@ class Repository:
         """The content of a blob. Raises :class:`Refused` if it is not here."""
         return self._output(("cat-file", "blob", name), None, None)
 
-    def extract(self, commit: str, folder: str, into: Path) -> None:
-        """Write the files below a folder at a commit into ``into``; nothing leaves it, whatever the tree holds."""
-        packed = self._output(("archive", "--format=tar", commit, "--", folder), None, None)
+    def extract(self, commit: str, folder: str, into: Path, *, without: Iterable[str] = ()) -> None:
+        """Write the files below a folder at a commit into ``into``; nothing leaves it, whatever the tree holds.
+
+        As a checkout would write them: with the modes that the umask gives. ``without`` names folders that stay away.
+        """
+        left = (f":(exclude,top){name}" for name in without)
+        packed = self._output(("archive", "--format=tar", commit, "--", folder, *left), None, None)
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(into, filter="data")
+            archive.extractall(into, filter=_as_checked_out)  # noqa: S202 (a filter that refuses what would leave)
+            for member in archive:
+                if member.isreg() and member.mode & 0o100:
+                    path = into / member.name
+                    path.chmod((mode := path.stat().st_mode) | (mode & 0o444) >> 2)
 
     def commit(self, branch: str, parent: str, files: Mapping[str, str], message: str) -> str:
         """Commit files on top of ``parent`` as a branch, and return the commit; no working tree is touched.
@@ -167,6 +175,11 @@ class Repository:
             made = self.run("commit-tree", tree, "-p", parent, stdin=message).strip()
         self.run("update-ref", f"refs/heads/{branch}", made)
         return made
+
+
+def _as_checked_out(member: tarfile.TarInfo, into: str) -> tarfile.TarInfo:
+    """Refuse what would leave the folder, and take no mode from the archive, so that the umask decides."""
+    return tarfile.data_filter(member, into).replace(mode=None, deep=False)  # type: ignore[arg-type]
 
 
 def clone_url(server: str, repository: str) -> str:

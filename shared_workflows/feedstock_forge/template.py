@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .findings import Place, Refused, Who, rule
 from .git import Repository, github_name
-from .meta import ANSWERS
 
 if TYPE_CHECKING:
     from .rendering import Version
@@ -24,9 +23,15 @@ CHANGELOG = "CHANGELOG.md"
 CHECK_WORKFLOW = ".github/workflows/check.yml"
 OWN_CHECK = "Check / Check"
 """What GitHub calls the check that this makes: its job's name, and that of the job in the workflow which it calls."""
+ENGINE = (".github", "bakeries", "bench", "demo", "docs", "schemas", "shared_workflows", "tests")
+"""What the forge holds beside its template: no generated file comes from there, and it is most of the files."""
 
-NO_TEMPLATE = rule("template-unreachable", "An update compares two versions of the template.", who=Who.MAINTAINER)
-NO_VERSION = rule("template-version-unknown", "An update compares two versions of the template.", who=Who.MAINTAINER)
+NO_TEMPLATE = rule(
+    "template-unreachable", "Feedstocks are made from a version of the template, in git.", who=Who.MAINTAINER
+)
+NO_VERSION = rule(
+    "template-version-unknown", "Feedstocks are made from a version of the template, in git.", who=Who.MAINTAINER
+)
 NEW_QUESTION = rule("answers-refused", "The template has a new question, or refuses an old answer.", who=Who.MAINTAINER)
 
 
@@ -37,15 +42,30 @@ def same_place(address: str) -> str:
     return re.sub(r"^\w+://|(?:\.git)?/*$", "", address.removeprefix("git+"))
 
 
-class Template:
-    """A clone of the template's repository, and the commit to update to."""
+def newest(tags: Iterable[str]) -> str | None:
+    """The newest release among tags, as Copier chooses it: by PEP 440, and no pre-release."""
+    from packaging.version import InvalidVersion, Version
 
-    def __init__(self, clone: Repository, addresses: frozenset[str], commit: str) -> None:
+    releases = {}
+    for tag in tags:
+        with suppress(InvalidVersion):
+            if not (version := Version(tag)).is_prerelease:
+                releases[version] = tag
+    return releases[max(releases)] if releases else None
+
+
+class Template:
+    """The template's repository, and the commit to make feedstocks from or update them to."""
+
+    def __init__(self, clone: Repository, addresses: frozenset[str], commit: str, scratch: Path) -> None:
         self.clone = clone
+        """A clone, or the repository itself where that is a folder here: it is only read."""
         self.addresses = addresses
         """Where it came from, as :func:`same_place` spells it: the address that was named, and that of its origin."""
         self.commit = commit
-        self.version = clone.run("describe", "--tags", "--always", commit).strip()
+        self.scratch = scratch
+        """Where its versions are unpacked and rendered."""
+        self.version = self._name(commit)
         self._versions: dict[str, Version] = {}
         self._rendered: dict[tuple[str, str], Path] = {}
         self._lock = Lock()
@@ -91,11 +111,13 @@ class Template:
         What is the user's is not rendered, and each pair of commit and answers only once. Raises :class:`Refused` if
         the template refuses an answer, or asks for one that is missing.
         """
+        from .meta import ANSWERS  # whose models take longer than all that `feedstock new` needs of this module
+
         with self._lock:
             if (commit, recorded) in self._rendered:
                 return self._rendered[commit, recorded]
-            version = self._versions.get(commit) or self._read(commit)
-            folder = Path(tempfile.mkdtemp(prefix="rendered-", dir=self.clone.folder.parent))
+            version = self._read(commit)
+            folder = Path(tempfile.mkdtemp(prefix="rendered-", dir=self.scratch))
             (folder / ANSWERS).write_text(recorded, encoding="utf-8")
             try:
                 version.render(folder, str(answers["_src_path"]), tuple(f"{name}/" for name in USERS))
@@ -105,15 +127,25 @@ class Template:
             self._rendered[commit, recorded] = folder
         return folder
 
-    def _read(self, commit: str) -> Version:
-        from .rendering import Version
+    def read(self) -> Version:
+        """The files of the commit, unpacked once, to render them."""
+        with self._lock:
+            return self._read(self.commit)
 
-        folder = self.clone.folder.parent / f"version-{len(self._versions)}"
-        folder.mkdir()
-        self.clone.extract(commit, ".", folder)
-        name = self.clone.run("describe", "--tags", "--always", commit).strip()
-        self._versions[commit] = version = Version(folder, commit, name)
-        return version
+    def _read(self, commit: str) -> Version:
+        if commit not in self._versions:
+            folder = self.scratch / f"version-{len(self._versions)}"
+            folder.mkdir()
+            self.clone.extract(commit, ".", folder, without=ENGINE)
+            name = self.version if commit == self.commit else self._name(commit)
+            # Only now: in `feedstock new` Copier is being imported while git works.
+            from .rendering import Version
+
+            self._versions[commit] = Version(folder, commit, name)
+        return self._versions[commit]
+
+    def _name(self, commit: str) -> str:
+        return self.clone.run("describe", "--tags", "--always", commit).strip()
 
 
 @contextmanager
@@ -124,24 +156,36 @@ def fetched(
 
     Raises :class:`Refused` if it cannot be cloned or does not hold the version.
     """
-    url = re.sub(r"^gh:", "https://github.com/", address)
-    addresses = {same_place(address)}
-    if Path(address).is_dir() and (origin := Repository(Path(address)).ask("remote", "get-url", "origin")):
-        addresses.add(same_place(origin))
     with tempfile.TemporaryDirectory(prefix="feedstock-template-") as scratch:
-        clone = Repository(Path(scratch, "template"), token, server)
-        clone.folder.mkdir()
-        try:
-            clone.run("clone", "--quiet", "--no-checkout", "--", url, ".")
-        except Refused as refused:
-            reason = refused.findings[0].message.partition(": ")[2]
-            raise Refused(
-                NO_TEMPLATE.at(None, f"cannot clone {address}: {reason}", "pass --template ADDRESS")
-            ) from None
-        releases = clone.run("tag", "--list", "v[0-9]*", "--sort=-version:refname").splitlines()
-        wanted = version or next((tag for tag in releases if "-" not in tag), "HEAD")
+        clone = _repository(address, Path(scratch), token, server)
+        addresses = {same_place(address)}
+        if Path(address).is_dir() and (origin := clone.ask("remote", "get-url", "origin")):
+            addresses.add(same_place(origin))
+        wanted = version or newest(clone.run("tag", "--list").splitlines()) or "HEAD"
         commit = clone.resolve(wanted) or (version and clone.resolve(f"origin/{version}"))
         if not commit:
             message = f"the template's history does not hold the version {wanted}"
             raise Refused(NO_VERSION.at(Place(address), message, "pass --to VERSION: one of its tags or commits"))
-        yield Template(clone, frozenset(addresses), commit)
+        yield Template(clone, frozenset(addresses), commit, Path(scratch))
+
+
+def _repository(address: str, scratch: Path, token: str | None, server: str) -> Repository:
+    """The repository at an address: itself if it is a folder here, or else a clone."""
+    fix = "pass --template ADDRESS"
+    if (folder := Path(address).expanduser()).is_dir():
+        here = Repository(folder.absolute())
+        if here.ask("rev-parse", "--show-prefix") != "":
+            raise Refused(NO_TEMPLATE.at(None, f"{address} is no git repository", fix))
+        return here
+    url = address.removeprefix("git+")
+    for short, server_url in (("gh:", "https://github.com/"), ("gl:", "https://gitlab.com/")):
+        if url.startswith(short):
+            url = server_url + url.removeprefix(short).lstrip("/")
+    clone = Repository(scratch / "template", token, server)
+    clone.folder.mkdir()
+    try:
+        clone.run("clone", "--quiet", "--no-checkout", "--", url, ".")
+    except Refused as refused:
+        reason = refused.findings[0].message.partition(": ")[2]
+        raise Refused(NO_TEMPLATE.at(None, f"cannot clone {address}: {reason}", fix)) from None
+    return clone

@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": "Turn an event into plan.json: what would be registered.",
     "register": "Register a plan's recipes in Prefect and start their runs.",
     "watch": "Follow flow runs until they end.",
+    "new": "Make a feedstock from the template.",
     "create": "Make feedstocks of staged recipes that were merged.",
     "status": "Show on GitHub how runs went.",
     "update": "Put a newer version of the template into feedstocks.",
