@@ -11,18 +11,19 @@ from typing import NoReturn
 def program() -> NoReturn:
     """Run the command line, and end quickly where a command leaves nothing to tidy up.
 
-    `feedstock lint` is met in editors and before every commit. Looking for garbage among imports and taking the
-    interpreter apart at the end are a fifth of what it would cost, and the system takes its memory back anyway. Other
-    commands end in the ordinary way, with their threads and exit handlers.
+    `feedstock lint` is met in editors and before every commit, and `feedstock new` is waited for. Looking for garbage
+    among imports and taking the interpreter apart at the end are a fifth of what they would cost, and the system takes
+    their memory back anyway. Other commands end in the ordinary way, with their threads and exit handlers.
     """
     gc.disable()
     from .cli import main
 
-    gc.enable()
+    if sys.argv[1:2] != ["new"]:  # which goes on with the imports of Copier, and makes one small folder
+        gc.enable()
     try:
         main()
     except SystemExit as stop:
-        if sys.argv[1:2] != ["lint"]:
+        if sys.argv[1:2] not in (["lint"], ["new"]):
             raise
         sys.stdout.flush()
         sys.stderr.flush()

@@ -181,8 +181,7 @@ def _move(aside: Path, final: Path) -> None:
     # Somebody may stand in the empty folder, so it stays the same one.
     moved: list[Path] = []
     try:
-        for path in sorted(aside.iterdir()):
-            moved.append(path.rename(final / path.name))
+        moved.extend(path.rename(final / path.name) for path in sorted(aside.iterdir()))
     except BaseException:
         for path in moved:
             path.rename(aside / path.name)
