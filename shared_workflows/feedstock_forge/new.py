@@ -6,12 +6,12 @@ import importlib.metadata
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from .findings import Finding, Refused, Who, did_you_mean, rule
@@ -24,11 +24,14 @@ REFUSED = rule("new-answer-refused", "The template says itself which answers it 
 NO_FOLDER = rule("new-folder-unusable", "A feedstock begins in a folder of its own, so that nothing is overwritten.")
 BROKEN = rule("new-template-broken", "Only a whole feedstock is of use.", who=Who.ORGANISATION)
 
+if TYPE_CHECKING:
+    from .rendering import Version
+
 PACKAGE = "feedstock-forge"
 STAGED = "staged-recipes"
 
-_ANSWER = re.compile(r"(?:Validation error for question|Invalid choice for) '(\w+)': (.*)", re.DOTALL)
-"""What Copier says of an answer that it refuses."""
+ANSWER = re.compile(r"(?:Validation error for question|Invalid choice for) '(\w+)': (.*)", re.DOTALL)
+"""What Copier says of an answer that the template refuses."""
 
 
 class Open(Enum):
@@ -72,7 +75,7 @@ def spelled(address: str) -> str:
     https://copier.readthedocs.io/en/stable/generating/ lists what it knows. A folder's address is its whole path.
     """
     if (folder := Path(address).expanduser()).exists():
-        return str(folder.absolute())
+        return str(folder if folder.is_absolute() else folder.resolve())
     known = ("gh:", "gl:", "git+", "git@", "git://", "https://github.com/", "https://gitlab.com/")
     if address.startswith(known) or address.endswith(".git") or "://" not in address:
         return address
@@ -80,11 +83,18 @@ def spelled(address: str) -> str:
 
 
 def make(
-    template: Template, address: str, answers: Mapping[str, Any], folder: Path | None = None, *, left: Open
+    template: Template,
+    address: str,
+    answers: Mapping[str, Any],
+    folder: Path | None = None,
+    *,
+    left: Open,
+    instead: Callable[[Refused], Path] | None = None,
 ) -> New:
     """Make a feedstock, or what else the answers say, in ``folder``: by default a folder here, named after its id.
 
-    ``address`` is recorded as where the template came from. Raises :class:`Refused` if the folder is in use or an
+    ``address`` is recorded as where the template came from. ``instead`` is asked for another folder where the default
+    one cannot be used, so that nobody has to answer twice. Raises :class:`Refused` if the folder is in use or an
     answer is missing or refused. What is not whole is never seen: until then it lies aside, on the same file system.
     """
     if folder is not None:
@@ -100,7 +110,7 @@ def make(
             made: list[tuple[Path, Path]] = []
 
             def place(given: Mapping[str, Any]) -> tuple[Path, Path]:
-                final = folder or _named(given)
+                final = folder or _free(_named(given), instead)
                 made.append((_aside(final, stack), final))
                 return made[-1]
 
@@ -113,11 +123,7 @@ def make(
     except Refused:
         raise
     except ValueError as error:
-        if found := _ANSWER.fullmatch(str(error)):
-            message = f"the template does not take this for `{found[1]}`"
-            raise Refused(REFUSED.at(None, message, " ".join(found[2].split()))) from None
-        required, _ = version.unanswered(address, answers)
-        raise Refused(_missing(required, [], "have no default")) from None
+        raise Refused(_refusal(error, version, address, answers)) from None
     except Exception as error:  # Copier, Jinja and YAML raise many kinds; whichever it is, there is no feedstock.
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         message = f"{address} cannot be rendered at {template.version}: {said}"
@@ -125,6 +131,19 @@ def make(
             BROKEN.at(None, message, "take another version with --to, or tell the template's maintainers")
         ) from error
     return New(final, words)
+
+
+def _refusal(error: ValueError, version: Version, address: str, answers: Mapping[str, Any]) -> Finding:
+    """What is wrong with the answers; without a person to ask, all that are missing are named at once."""
+    found = ANSWER.fullmatch(str(error))
+    if found and found[1] in answers:
+        message = f"the template does not take this for `{found[1]}`"
+        return REFUSED.at(None, message, " ".join(found[2].split()))
+    try:
+        required, _ = version.unanswered(address, answers)
+    except ValueError as other:
+        return _refusal(other, version, address, answers)
+    return _missing(required, [], "have no default")
 
 
 def _missing(required: list[str], optional: list[str], why: str) -> Finding:
@@ -141,6 +160,18 @@ def _named(answers: Mapping[str, Any]) -> Path:
         message = "the template asks for no id that the folder could be named after"
         raise Refused(NO_FOLDER.at(None, message, "name the folder: feedstock new FOLDER"))
     return Path(f"{answers['id']}-feedstock")
+
+
+def _free(folder: Path, instead: Callable[[Refused], Path] | None) -> Path:
+    while True:
+        try:
+            _usable(folder)
+        except Refused as refused:
+            if instead is None:
+                raise
+            folder = instead(refused)
+        else:
+            return folder
 
 
 def _unusable(folder: Path, why: str) -> Refused:

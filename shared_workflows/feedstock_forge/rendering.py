@@ -18,11 +18,12 @@ import yaml
 from copier._main import Worker
 from copier._subproject import Subproject
 from copier._template import Template
-from copier.errors import InteractiveSessionError
+from copier.errors import CopierAnswersInterrupt, InteractiveSessionError
 
 Place = Callable[[Mapping[str, Any]], tuple[Path, Path]]
 
-_REQUIRED = re.compile(r'Question "(\w+)" is required')
+_OPEN = re.compile(r"""(?:Question|for question|for) ["'](\w+)["']""")
+"""How Copier names the question whose answer is missing or refused."""
 
 
 class _Plain:
@@ -110,15 +111,15 @@ class Version:
             worker.place = place
             try:
                 worker.run_copy()
-            except InteractiveSessionError as ended:  # Ctrl-D, since a terminal was there
-                raise KeyboardInterrupt from ended
+            except (CopierAnswersInterrupt, InteractiveSessionError):  # Ctrl-C, Ctrl-D
+                raise KeyboardInterrupt from None
             words: str = worker._render_string(worker.template.message_after_copy)
             return words
 
     def unanswered(self, address: str, data: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-        """The questions that ``data`` leaves open: those that have no default, and those that have one.
+        """The questions that ``data`` leaves open: those whose default does not answer them, and those whose does.
 
-        Raises ``ValueError`` if an answer is refused.
+        Raises ``ValueError`` if an answer in ``data`` is refused.
         """
         required: list[str] = []
         with self._lock:
@@ -129,13 +130,15 @@ class Version:
                 try:
                     worker._ask()
                 except ValueError as error:
-                    if (found := _REQUIRED.fullmatch(str(error))) is None:
+                    found = _OPEN.search(str(error))
+                    if found is None or found[1] in data:
                         raise
-                    required.append(found[1])
-                else:
-                    return required, [
-                        name for name in worker.answers.user if name not in worker.answers.hidden | set(given)
-                    ]
+                    if found[1] not in required:
+                        required.append(found[1])
+                        continue
+                return required, [
+                    name for name in worker.answers.user if name not in worker.answers.hidden | set(given)
+                ]
 
     def render(self, into: Path, address: str, exclude: tuple[str, ...]) -> None:
         """Render into a folder that holds recorded answers, as if the template had come from ``address``.

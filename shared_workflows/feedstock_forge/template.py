@@ -81,6 +81,13 @@ class Template:
             raise Refused(NO_VERSION.at(place, message, "run `copier recopy` in the feedstock, which needs no history"))
         return commit
 
+    @property
+    def uncommitted(self) -> bool:
+        """Whether this is the commit that somebody works on in a folder, and has changed since."""
+        if self.clone.folder.parent == self.scratch or self.clone.resolve("HEAD") != self.commit:
+            return False
+        return bool(self.clone.ask("status", "--porcelain", "--", ".", *(f":(exclude,top){name}" for name in ENGINE)))
+
     def is_older(self, commit: str) -> bool:
         """Whether the version to update to came before ``commit``."""
         return self.clone.ask("merge-base", "--is-ancestor", self.commit, commit) is not None

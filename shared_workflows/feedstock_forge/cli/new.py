@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from ..findings import Refused
+
 
 def _pairs(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
     pairs = {}
@@ -59,14 +61,25 @@ def command(
     answers: dict[str, Any] = (read_yaml(file).data if file else {}) | data
     left = new.Open.DEFAULT if defaults else new.Open.ASK if _at_a_terminal() else new.Open.REFUSE
     spelled = new.spelled(address) if address else new.installed_from()
+    instead = _ask_for_another if left is new.Open.ASK else None
     with template.fetched(spelled, version) as fetched:
-        made = new.make(fetched, spelled, answers, folder, left=left)
+        if fetched.uncommitted:
+            click.echo(f"left out: what is not committed in {spelled}", err=True)
+        made = new.make(fetched, spelled, answers, folder, left=left, instead=instead)
     click.echo(made.words.strip("\n"))
 
 
 def _import_copier() -> None:
     with suppress(Exception):  # which the import that needs it raises again
         importlib.import_module("feedstock_forge.rendering")
+
+
+def _ask_for_another(refused: Refused) -> Path:
+    click.echo(f"{refused.findings[0].message}: it stays as it is", err=True)
+    try:
+        return Path(click.prompt("Which folder instead", err=True))
+    except click.Abort:
+        raise KeyboardInterrupt from None
 
 
 def _at_a_terminal() -> bool:
