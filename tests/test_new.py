@@ -224,12 +224,15 @@ class Terminal:
 def test_a_person_is_asked_what_is_open_and_told_what_to_type(forge, tmp_path):
     (tmp_path / "sst-feedstock").mkdir()
     (tmp_path / "sst-feedstock/mine.txt").touch()
-    answers = {name: answer for name, answer in ANSWERS.items() if name not in ("id", "kind", "store")}
-    terminal = Terminal(tmp_path, "--template", forge, *data(answers | {"license": "CC0-1.0"}))
+    left = ("id", "kind", "store", "forge")
+    answers = {name: answer for name, answer in ANSWERS.items() if name not in left} | {"license": "proprietary"}
+    terminal = Terminal(tmp_path, "--template", forge, *data(answers))
     terminal.answer("A short name", "SST\r")
     terminal.answer("Write lower-case words", "\x15sst\r")
+    terminal.answer("Where can the licence be read?", "https://example.org/terms\r")
     terminal.answer("An empty Prefect flow", "\x1b[B\r")
     terminal.answer("What should the recipe write?", "\r")
+    terminal.answer("Of which GitHub repository", "ocean-forge/forge\r")
     terminal.answer("Which folder instead", "other\r")
     assert terminal.ends() == 0
     assert "cd other" in terminal.said

@@ -173,7 +173,7 @@ def test_what_only_looks_like_github_names_no_forge(address):
 
 
 def test_from_a_clone_outside_github_the_forge_must_be_said_even_with_defaults(forge, tmp_path):
-    with pytest.raises(ValueError, match=r"'forge': Write owner/name, such as"):
+    with pytest.raises(ValueError, match='Question "forge" is required'):
         copier.run_copy(str(forge), tmp_path / "made", data=ASKED, defaults=True, quiet=True)
 
 
@@ -310,5 +310,6 @@ def test_both_engines_ask_the_same_questions_with_the_same_help():
         else:
             assert prompt.startswith(question["help"].strip())
             assert question.get("placeholder", "") in prompt
-            if name != "forge":  # which cookiecutter's hook takes from the template's address
+            # cookiecutter cannot leave a question open; its hook takes the forge from the template's address.
+            if name not in ("forge", "license_url"):
                 assert COOKIECUTTER[name] == question.get("default", "")

@@ -122,19 +122,18 @@ def make(
                 raise _unusable(final, f"cannot be written: {error.strerror}") from None
     except Refused:
         raise
-    except ValueError as error:
-        raise Refused(_refusal(error, version, address, answers)) from None
     except Exception as error:  # Copier, Jinja and YAML raise many kinds; whichever it is, there is no feedstock.
+        if isinstance(error, ValueError) and (finding := _refusal(error, version, address, answers)):
+            raise Refused(finding) from None
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         message = f"{address} cannot be rendered at {template.version}: {said}"
-        raise Refused(
-            BROKEN.at(None, message, "take another version with --to, or tell the template's maintainers")
-        ) from error
+        fix = "take another version with --to, or tell the template's maintainers"
+        raise Refused(BROKEN.at(None, message, fix)) from error
     return New(final, words)
 
 
-def _refusal(error: ValueError, version: Version, address: str, answers: Mapping[str, Any]) -> Finding:
-    """What is wrong with the answers; without a person to ask, all that are missing are named at once."""
+def _refusal(error: ValueError, version: Version, address: str, answers: Mapping[str, Any]) -> Finding | None:
+    """What is wrong with the answers, all that are missing named at once; ``None`` if it is something else."""
     found = ANSWER.fullmatch(str(error))
     if found and found[1] in answers:
         message = f"the template does not take this for `{found[1]}`"
@@ -143,7 +142,7 @@ def _refusal(error: ValueError, version: Version, address: str, answers: Mapping
         required, _ = version.unanswered(address, answers)
     except ValueError as other:
         return _refusal(other, version, address, answers)
-    return _missing(required, [], "have no default")
+    return _missing(required, [], "have no default") if required else None
 
 
 def _missing(required: list[str], optional: list[str], why: str) -> Finding:

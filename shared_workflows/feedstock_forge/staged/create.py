@@ -18,7 +18,7 @@ from ..markdown import code, escape
 from ..report import finding as item
 from ..template import OWN_CHECK
 from . import folders
-from .feedstock import Feedstock, Template, make
+from .feedstock import Feedstock, Source, Template, make
 
 TAKEN = rule("feedstock-repository-taken", "Nothing is ever written into a repository that holds something else.")
 NO_TOKEN = rule(
@@ -108,9 +108,10 @@ def create(
     ``say`` is told every step when it is taken.
     """
     outcomes = []
-    for number, name in enumerate(names, 1):
-        prefix = f"[{number}/{len(names)}] {name}: "
-        outcomes.append(_one(client, staged, name, template, dry_run, lambda step, at=prefix: say(at + step)))  # type: ignore[misc]
+    with Source(template) as source:
+        for number, name in enumerate(names, 1):
+            prefix = f"[{number}/{len(names)}] {name}: "
+            outcomes.append(_one(client, staged, name, source, dry_run, lambda step, at=prefix: say(at + step)))  # type: ignore[misc]
     made = [outcome for outcome in outcomes if outcome.state in (State.CREATED, State.STANDS)]
     if made and not dry_run:
         try:
@@ -126,13 +127,13 @@ def create(
 
 
 def _one(
-    client: GitHub, staged: Staged, name: str, template: Template, dry_run: bool, say: Callable[[str], None]
+    client: GitHub, staged: Staged, name: str, source: Source, dry_run: bool, say: Callable[[str], None]
 ) -> Outcome:
     repository = f"{staged.owner}/{name}-feedstock"
     pull = None
     try:
         pull = _pull(client, staged, name)
-        feedstock = make(staged.clone, staged.commit, name, template, staged.name)
+        feedstock = make(staged.clone, staged.commit, name, source, staged.name)
         work = _Work(client, staged, feedstock, repository, say)
         outcome = replace(work.plan() if dry_run else work.do(), pull=pull)
     except Refused as refused:

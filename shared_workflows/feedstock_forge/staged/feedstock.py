@@ -7,6 +7,7 @@ template and the same address give the same commit, so whoever makes it again af
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from .. import lint, meta
 from ..findings import Refused, Severity, Who, below, rule
 from ..git import FORGE, Repository, github_name
 from ..meta import ANSWERS, FILE, FOLDER, Meta
+from ..template import Template as Fetched
+from ..template import fetched
 from ..yaml_file import parse_yaml, read_yaml
 from . import answers, folders, history
 from .history import Moved
@@ -46,6 +49,27 @@ class Template:
         return f"git+{self.server}/{self.forge}.git"
 
 
+class Source:
+    """The template, fetched when the first recipe needs it and kept for the others. Use it as a context."""
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self._stack = ExitStack()
+        self._fetched: Fetched | None = None
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def fetched(self) -> Fetched:
+        """The repository and the version in it. Raises :class:`Refused` if it cannot be had."""
+        if self._fetched is None:
+            self._fetched = self._stack.enter_context(fetched(self.template.address, self.template.version))
+        return self._fetched
+
+
 def of_staged(folder: Path) -> Template:
     """The template that a repository of staged recipes came from, at the version that it is at.
 
@@ -76,13 +100,13 @@ class Feedstock:
     files: tuple[str, ...]
 
 
-def make(repository: Repository, commit: str, name: str, template: Template, staged: str) -> Feedstock:
+def make(repository: Repository, commit: str, name: str, source: Source, staged: str) -> Feedstock:
     """Make the feedstock of the recipe ``name`` as it is at a commit of a full clone of ``staged`` (``owner/name``).
 
     Raises :class:`Refused` with everything that lint has against the recipe, or with what the template has against its
     meta.yaml. Nothing of the recipe is run or imported.
     """
-    tree, file, version = _made(repository, commit, name, template, staged)
+    tree, file, version = _made(repository, commit, name, source, staged)
     moved = history.move(repository, commit, folders.path_of(name), FOLDER, staged)
     message = f"Make a feedstock of the recipe\n\nFrom {staged}, {folders.path_of(name)}, and the template {version}.\n"
     date = f"@{moved.date}"
@@ -94,9 +118,9 @@ def make(repository: Repository, commit: str, name: str, template: Template, sta
     return Feedstock(name, file, made, moved, version, recipe_tree, _listed(repository, tree))
 
 
-def files(repository: Repository, commit: str, name: str, template: Template, staged: str) -> tuple[str, ...]:
+def files(repository: Repository, commit: str, name: str, source: Source, staged: str) -> tuple[str, ...]:
     """The files that :func:`make` would make, for a preview; the clone may be shallow. Raises as it does."""
-    tree, _, _ = _made(repository, commit, name, template, staged)
+    tree, _, _ = _made(repository, commit, name, source, staged)
     return _listed(repository, tree)
 
 
@@ -104,14 +128,14 @@ def _listed(repository: Repository, tree: str) -> tuple[str, ...]:
     return tuple(path for path in repository.run("ls-tree", "-r", "-z", "--name-only", tree).split("\0") if path)
 
 
-def _made(repository: Repository, commit: str, name: str, template: Template, staged: str) -> tuple[str, Meta, str]:
+def _made(repository: Repository, commit: str, name: str, source: Source, staged: str) -> tuple[str, Meta, str]:
     """The feedstock as a tree in the clone, its meta.yaml, and the template's version."""
     folders.refuse_odd(repository, commit, name)
     with tempfile.TemporaryDirectory(prefix="feedstock-") as scratch:
         recipe, rendered = Path(scratch, folders.path_of(name)), Path(scratch, f"{name}-feedstock")
         repository.extract(commit, folders.path_of(name), Path(scratch))
         file = _read(recipe, Path(scratch), f"{staged.split('/')[0]}/{name}-feedstock")
-        _render(template, rendered, answers.derive(file, recipe), recipe)
+        _render(source, rendered, answers.derive(file, recipe), recipe)
         _give_way(rendered, recipe, answers.from_skeleton(file))
         version = str(parse_yaml((rendered / ANSWERS).read_text("utf-8"), rendered).data["_commit"])
         tree = _tree(repository, rendered, commit, name, Path(scratch, "index"))
@@ -130,13 +154,12 @@ def _read(recipe: Path, root: Path, repository: str) -> Meta:
     return model
 
 
-def _render(template: Template, into: Path, given: dict[str, str], recipe: Path) -> None:
-    import copier
-
+def _render(source: Source, into: Path, given: dict[str, str], recipe: Path) -> None:
+    template = source.template
     data = given | ({} if template.address.startswith("gh:") else {"forge": template.forge})
     try:
-        # Without `unsafe`: a template that wants to run something is not rendered.
-        copier.run_copy(template.address, into, data=data, vcs_ref=template.version, defaults=True, quiet=True)
+        # A template that wants to run something is not rendered.
+        source.fetched().read().copy(template.address, data, lambda _: (into, into), ask=False)
     except ValueError as error:
         document = parse_yaml((recipe / FILE).read_text("utf-8"), Path(folders.path_of(recipe.name)) / FILE)
         raise Refused(answers.refusal(error, document)) from None

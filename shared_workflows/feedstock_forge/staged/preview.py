@@ -9,6 +9,7 @@ import dataclasses
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..findings import Finding, Place, Refused, Severity, below, rule
 from ..github import GitHub
 from ..meta import ANSWERS, FILE, LabelRequest, Meta
 from ..yaml_file import read_yaml
-from .feedstock import Template, files, of_staged
+from .feedstock import Source, Template, files, of_staged
 from .folders import RECIPES
 from .trial import MAX_FOLDERS, NAME
 
@@ -129,7 +130,8 @@ def look(client: GitHub, repository: str, pull: Mapping[str, Any], server: str, 
         for name in present:
             here.extract(commit, f"{RECIPES}/{name}", tree)
         template = _template(client, repository, Path(scratch), server) if present else None
-        found = tuple(_becomes(folder(tree, name, bakeries), here, commit, template, repository) for name in present)
+        with Source(template) if template else nullcontext() as source:
+            found = tuple(_becomes(folder(tree, name, bakeries), here, commit, source, repository) for name in present)
     return Preview(repository, number, commit, found, tuple(findings))
 
 
@@ -156,13 +158,13 @@ def _template(client: GitHub, repository: str, scratch: Path, server: str) -> Te
 
 
 def _becomes(
-    seen: FolderPreview, here: git.Repository, commit: str, template: Template | None, staged: str
+    seen: FolderPreview, here: git.Repository, commit: str, source: Source | None, staged: str
 ) -> FolderPreview:
     """The same folder, with the files of the feedstock, or with what keeps it from becoming one."""
-    if template is None or seen.errors:
+    if source is None or seen.errors:
         return seen
     try:
-        return dataclasses.replace(seen, files=files(here, commit, seen.folder, template, staged))
+        return dataclasses.replace(seen, files=files(here, commit, seen.folder, source, staged))
     except Refused as refused:
         return dataclasses.replace(seen, findings=(*seen.findings, *refused.findings))
 
