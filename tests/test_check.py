@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from feedstock_forge.cli.check import STEPS
+from feedstock_forge.lint import leftovers
 
 ROOT = Path(__file__).parents[1]
 MARKER = "<<<<<<< before updating\nours\n=======\ntheirs\n>>>>>>> after updating\n"
@@ -24,6 +25,19 @@ def test_a_feedstock_passes_and_nothing_is_left_in_it(feedstock, command):
     assert [line[3:] for line in done.stderr.splitlines() if line.startswith("== ")] == list(STEPS)
     assert "a pull request would pass its check" in done.stderr
     assert [path.name for path in sorted(feedstock.folder.iterdir())] == [".git", "feedstock"]
+
+
+def test_a_dataset_that_was_baked_here_hides_nothing_behind_its_many_files(feedstock, monkeypatch):
+    monkeypatch.setattr(leftovers, "MAX_FILES", 20)
+    for number in range(30):
+        feedstock.write(f"datasets/sst/v1/sst.zarr/c/{number}", MARKER)
+    feedstock.write("feedstock/requirements.txt.rej", "@@ -1 +1 @@\n")
+    assert [found.id for found in leftovers.check(feedstock.folder)] == ["rejected-patch"]
+    for number in range(30):
+        feedstock.write(f"before/{number}", "")
+    (found,) = leftovers.check(feedstock.folder)
+    assert found.id == "leftovers-unseen"
+    assert "more than 20 files" in found.message
 
 
 def test_a_folder_that_is_no_clone_yet_may_have_another_name(feedstock, command):

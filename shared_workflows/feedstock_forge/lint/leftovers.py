@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
-from ..findings import Finding, Place, Refused, Who, rule
+from ..findings import Finding, Place, Refused, Severity, Who, rule
 from ..yaml_file import read_bytes
 
 CONFLICT = rule(
@@ -21,9 +20,17 @@ REJECTED = rule(
     "An update could not be applied to the file beside it, which is still as it was.",
     who=Who.MAINTAINER,
 )
+UNSEEN = rule(
+    "leftovers-unseen",
+    "What nobody has looked at may hold what an update left.",
+    severity=Severity.WARNING,
+    who=Who.MAINTAINER,
+)
 
 HIDDEN = (".github", ".schemas")
-MAX_ENTRIES = 2_000
+DATASETS = (".icechunk", ".zarr")
+"""What a run on this machine writes: many files, and none that a person edits."""
+MAX_FILES = 5_000
 MAX_BYTES = 1 << 20
 """What is larger is data: a person resolves conflicts in text."""
 
@@ -34,7 +41,11 @@ _END = re.compile(rb"^>{7} ", re.MULTILINE)
 
 def check(folder: Path) -> Iterator[Finding]:
     """The findings about conflict markers and rejected patches in a repository."""
-    for path in islice(_files(folder), MAX_ENTRIES):
+    for number, path in enumerate(_files(folder)):
+        if number == MAX_FILES:
+            message = f"there are more than {MAX_FILES:,} files: from {path} on, none was looked at for conflicts"
+            yield UNSEEN.at(Place(str(path)), message, "keep data outside the repository")
+            return
         if path.name.endswith(".rej"):
             fix = f"make the change in {path.name.removesuffix('.rej')} by hand, then delete {path.name}"
             yield REJECTED.at(Place(str(path)), f"{path.name} is a rejected patch", fix)
@@ -50,11 +61,14 @@ def check(folder: Path) -> Iterator[Finding]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The regular files of a repository in a stable order; of the hidden folders, those that the template makes."""
+    """The regular files of a repository in a stable order, without those of datasets; of the hidden folders, those that
+    the template makes."""
     with os.scandir(folder) as found:
         listed = sorted(found, key=lambda entry: entry.name)
     for entry in listed:
         if entry.is_file(follow_symlinks=False):
             yield Path(entry.path)
-        elif entry.is_dir(follow_symlinks=False) and (entry.name in HIDDEN or not entry.name.startswith((".", "__"))):
+        elif entry.is_dir(follow_symlinks=False) and (
+            entry.name in HIDDEN or not (entry.name.startswith((".", "__")) or entry.name.endswith(DATASETS))
+        ):
             yield from _files(Path(entry.path))
