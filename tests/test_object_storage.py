@@ -94,6 +94,29 @@ def test_a_release_then_a_merge_then_a_release_hold_what_their_inputs_hold(
     assert reader(tag="v2.0.0").sizes["time"] == reader(branch="main").sizes["time"] == 31 + 28 + 31
 
 
+def test_what_a_recipe_writes_by_itself_is_published_whole_or_not_at_all(
+    bucket: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def write(value: float, *, source_fails: bool = False) -> None:
+        with publishing(DATASET) as store:
+            ds = xr.Dataset({"sst": ("time", [value])})
+            ds.to_zarr(store, mode="w", zarr_format=3, consolidated=False)
+            if source_fails:
+                raise ValueError("the archive is closed")
+
+    write(1.0)
+    before = bucket.objects()
+    with pytest.raises(ValueError, match="the archive is closed"):
+        write(2.0, source_fails=True)
+    assert {key: bucket.objects()[key] for key in before} == before
+    assert reader(branch="main")["sst"].values.tolist() == [1.0]
+    write(3.0)
+    assert reader(branch="main")["sst"].values.tolist() == [3.0]
+    assert list(tmp_path.iterdir()) == [], "nothing is written beside the recipe"
+
+
 def test_a_reader_stays_with_what_it_opened(bucket: ObjectStorage, ocean: list[Path]) -> None:
     run(ocean[:2])
     opened = reader(branch="main")
