@@ -333,14 +333,13 @@ def test_what_cannot_be_reviewed_is_refused(scene: Scene, kind: str) -> None:
     assert "\n::error::b" not in said
 
 
-def test_a_title_that_is_a_template_stays_a_title(scene: Scene) -> None:
+def test_a_title_that_is_a_template_is_refused_at_its_line(scene: Scene) -> None:
     title = '{{ 7 * 7 }} {% raw %} \\"x\\" : - #1'
     meta = scene.recipe("noaa-oisst")["meta.yaml"].replace(templates.ANSWERS["title"], title)
     scene.propose("noaa-oisst", **{"meta.yaml": meta})
-    scene.create()
-    recorded = yaml.safe_load(git(scene.hub.folder / OISST, "show", "main:.copier-answers.yml"))
-    assert recorded["title"] == '{{ 7 * 7 }} {% raw %} "x" : - #1'
-    assert git(scene.hub.folder / OISST, "show", "main:README.md").startswith(f"# {recorded['title']}\n")
+    said = scene.create(code=1)
+    assert "error[staged-answer-refused] the template does not take `title`" in said
+    assert OISST not in scene.hub.repositories
 
 
 def test_a_dry_run_says_what_would_be_done_and_changes_nothing(scene: Scene) -> None:
