@@ -162,6 +162,13 @@ def test_of_two_writers_at_once_the_slower_is_refused_and_loses_the_other_nothin
     assert provider.check(DATASET, ocean) == []
 
 
+def test_what_another_hand_has_put_there_stays(bucket: ObjectStorage) -> None:
+    bucket.put("ocean/v1/sst.icechunk/thesis.txt", b"years of work")
+    before = bucket.objects()
+    assert refusal(lambda: bake(["none.nc"], DATASET, concat_dim="time")).id == "target-not-a-dataset"
+    assert bucket.objects() == before
+
+
 def test_references_lead_its_readers_to_the_files(bucket: ObjectStorage, ocean: list[Path]) -> None:
     for inputs, mode in ((ocean[:2], "complete"), (ocean, "update")):
         bake_virtual([str(path) for path in inputs], DATASET, concat_dim="time", mode=mode)

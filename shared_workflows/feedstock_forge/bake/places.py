@@ -61,11 +61,13 @@ def claimed(path: Path) -> Iterator[Path]:
 def refuse_foreign(path: Path, *marks: str) -> None:
     """Raise :class:`Refused` if something is at ``path`` that holds none of the files that mark a dataset."""
     if path.exists() and not any((path / mark).exists() for mark in marks) and (path.is_file() or any(path.iterdir())):
-        raise Refused(
-            FOREIGN.at(
-                None, f"{path} exists and is not such a dataset", "give another target, or move it away yourself"
-            )
-        )
+        raise foreign(str(path))
+
+
+def foreign(target: str) -> Refused:
+    """The refusal to replace what is at ``target``."""
+    fix = "give another target, or move it away yourself"
+    return Refused(FOREIGN.at(None, f"{target} exists and is not such a dataset", fix))
 
 
 def move_into_place(staged: Path, path: Path) -> None:

@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 
 from ..findings import Refused, rule
 from . import places
-from .places import BUSY, UNWRITABLE, claimed, move_into_place, refuse_foreign
+from .places import BUSY, UNWRITABLE, claimed, foreign, move_into_place, refuse_foreign
 
 UNKNOWN = rule("target-store-unknown", "The ending of the dataset's URL says how it is stored.")
 NOT_ATOMIC = rule(
@@ -180,9 +180,11 @@ class IcechunkStore:
                 elif self.path is None:
                     self.repository = icechunk.Repository.create(self.storage())
                     self.state = self.repository.lookup_branch("main")
-            except icechunk.IcechunkError:
+            except icechunk.IcechunkError as error:
                 if self._has_moved():
                     raise _overtaken() from None
+                if "clean prefixes" in str(error):
+                    raise foreign(self.target) from None
                 raise
 
     def _has_moved(self) -> bool:
