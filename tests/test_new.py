@@ -109,6 +109,14 @@ def test_answers_that_are_missing_or_refused_are_named_with_a_fix_and_nothing_is
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_has_no_copier_is_told_what_to_install(forge, tmp_path, command):
+    (tmp_path / "copier.py").write_text("raise ModuleNotFoundError(name='copier')", encoding="utf-8")
+    arguments = ("new", "made", "--template", forge, "--defaults", *data(ANSWERS))
+    done = command(*arguments, env={"PYTHONPATH": str(tmp_path)}, code=1)
+    assert "error[copier-missing] copier is not installed here" in done.stderr
+    assert "pip install 'feedstock-forge[template]'" in done.stderr
+
+
 def test_a_folder_in_use_is_refused_and_stays_as_it_was(template, tmp_path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     for folder in (tmp_path, tmp_path / "mine.txt"):

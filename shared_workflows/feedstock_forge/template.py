@@ -32,6 +32,7 @@ NO_TEMPLATE = rule(
 NO_VERSION = rule(
     "template-version-unknown", "Feedstocks are made from a version of the template, in git.", who=Who.MAINTAINER
 )
+NO_COPIER = rule("copier-missing", "Copier fills in the template; whoever only bakes does without it.")
 NEW_QUESTION = rule("answers-refused", "The template has a new question, or refuses an old answer.", who=Who.MAINTAINER)
 
 
@@ -146,7 +147,11 @@ class Template:
             self.clone.extract(commit, ".", folder, without=ENGINE)
             name = self.version if commit == self.commit else self._name(commit)
             # Only now: in `feedstock new` Copier is being imported while git works.
-            from .rendering import Version
+            try:
+                from .rendering import Version
+            except ModuleNotFoundError as error:
+                message, fix = f"{error.name} is not installed here", "pip install 'feedstock-forge[template]'"
+                raise Refused(NO_COPIER.at(None, message, fix)) from error
 
             self._versions[commit] = Version(folder, commit, name)
         return self._versions[commit]
