@@ -359,6 +359,16 @@ class TestProviders:
         half = ocean[1].stat().st_size // 2
         assert served.requests[ocean[1].name] == ["", f"bytes={half}-"], "the rest only"
 
+    def test_that_do_not_vouch_for_a_rest_are_asked_for_all_of_it_again(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path
+    ) -> None:
+        """Never whether what broke off has changed since."""
+        served.etag = 'W/"1"'
+        served.answers = {ocean[0].name: ["cut"]}
+        bake([f"{served.url}/{ocean[0].name}"], self.target(tmp_path), concat_dim="time")
+        assert provider.check(self.target(tmp_path), ocean[:1]) == []
+        assert served.requests[ocean[0].name] == ["", ""]
+
     def test_are_not_asked_twice_for_what_the_cache_keeps(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -39,6 +39,7 @@ class Provider:
     """The Range of every request, by file name; empty where none was asked for."""
     unchanged: list[str] = field(default_factory=list)
     """The files that were not sent, since whoever asked had them."""
+    etag: str = '"1"'
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -63,7 +64,7 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            if self.headers.get("If-None-Match") == '"1"' and how == "well":
+            if self.headers.get("If-None-Match") == provider.etag and how == "well":
                 self.send_response(304)
                 self.end_headers()
                 provider.unchanged.append(name)
@@ -76,7 +77,7 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
             self.send_response(206 if asked and how != "whole" else 200)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Content-Range", f"bytes {begin}-{int(begin) + len(body) - 1}/{len(content)}")
-            self.send_header("ETag", '"1"')
+            self.send_header("ETag", provider.etag)
             self.end_headers()
             if how == "slow":
                 for start in range(0, len(sent), 4096):

@@ -133,7 +133,7 @@ class Fetcher:
         note.unlink(missing_ok=True)
         copy.replace(kept)
         written = copy.with_suffix(".json")
-        written.write_text(json.dumps({"sha256": _digest(kept), "unless": download.unless}), encoding="utf-8")
+        written.write_text(json.dumps({"sha256": _digest(kept), "unless": download.state}), encoding="utf-8")
         written.replace(note)
         return kept
 
@@ -248,8 +248,9 @@ class Download(ABC):
         self.path = path
         self.stop = stop
         self.unless: dict[str, str] | None = None
-        """What tells the provider, or by it, that the file that is kept has not changed; afterwards the same of the new
-        one. ``None`` where no file is kept."""
+        """What tells whether the file that is kept has changed; ``None`` where none is kept."""
+        self.state: dict[str, str] = {}
+        """The same of the file that was downloaded, for the next time."""
         self.unchanged = False
         self.pace = Pace(patience())
 
@@ -277,7 +278,7 @@ class _OverHttp(Download):
             if self.unchanged:
                 return
             etag, modified = response.headers.get("etag", ""), response.headers.get("last-modified")
-            self.unless = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
+            self.state = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
             # RFC 9110, 13.1.5: a weak validator cannot vouch that the rest belongs to the beginning.
             self._validator = etag if etag and not etag.startswith("W/") else modified
             continued = response.status_code == httpx.codes.PARTIAL_CONTENT

@@ -59,7 +59,7 @@ class Copy(Download):
             if self.stop.is_set():
                 raise Stopped
             self.pace.reach(part.stat().st_size if part.exists() else 0)
-        self.unchanged, self.unless = work.result()
+        self.unchanged, self.state = work.result()
 
     def _copy(
         self, system: AbstractFileSystem, path: str, part: Path, callback: Callback
