@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -48,6 +49,17 @@ def served(ocean: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[fault
     monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
     with faults.serve(ocean[0].parent) as running:
         yield running
+
+
+@pytest.fixture
+def store(ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[faults.FileSystem]]:
+    """A file system of fsspec's that holds the ocean."""
+    fsspec.register_implementation("faulty", faults.FileSystem, clobber=True)
+    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
+    shutil.copytree(ocean[0].parent, tmp_path / "store")
+    faults.FileSystem.serve(tmp_path / "store")
+    yield faults.FileSystem
+    faults.FileSystem.over.set()
 
 
 def urls(paths: list[Path]) -> list[str]:
@@ -421,23 +433,25 @@ class TestProviders:
         assert all(asked.startswith("bytes=") for asked in ranges[1:])
         assert len(ranges) > 1, "asked again, from where it was"
 
+    def test_of_more_than_fits_on_the_disk_are_refused_before_it_is_full(
+        self, ocean: list[Path], served: faults.Provider, store: type[faults.FileSystem], tmp_path: Path
+    ) -> None:
+        """What is being fetched already counts."""
+        served.always = {path.name: "large" for path in ocean[:2]}
+        store.answers = {ocean[2].name: ["large"]}
+        inputs = [*(f"{served.url}/{path.name}" for path in ocean[:2]), f"faulty://{ocean[2].name}"]
+        refused = refusal(lambda: bake(inputs, self.target(tmp_path), concat_dim="time"))
+        assert sorted(found.id for found in refused.findings) == ["disk-full", "disk-full", "input-too-slow"]
+        assert f"faulty://{ocean[2].name} takes 1,024 PiB" in str(refused)
+        assert f"and {tempfile.gettempdir()} has" in str(refused)
+        assert not store.read
+
     def test_that_are_not_there_are_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FEEDSTOCK_PATIENCE", "0.1")
         for url in ("http://127.0.0.1:9/a.nc", "http://user:secret@127.0.0.1:9/a.nc"):
             refused = refusal(lambda url=url: bake([url], self.target(tmp_path), concat_dim="time"))
             assert refused.findings[0].id == "input-unreachable"
             assert "secret" not in str(refused)
-
-
-@pytest.fixture
-def store(ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[faults.FileSystem]]:
-    """A file system of fsspec's that holds the ocean."""
-    fsspec.register_implementation("faulty", faults.FileSystem, clobber=True)
-    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
-    shutil.copytree(ocean[0].parent, tmp_path / "store")
-    faults.FileSystem.serve(tmp_path / "store")
-    yield faults.FileSystem
-    faults.FileSystem.over.set()
 
 
 class TestFileSystems:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import http.server
 import io
+import shutil
 import threading
 import time
 from collections import defaultdict
@@ -28,8 +29,8 @@ class Provider:
 
     ``404``, ``503``, ``429`` …: that status. ``html``: a page. ``cut``: half the file, then the connection closes.
     ``short``: half the file, as if it were all. ``slow``: the file in drops. ``trickle``: 500 bytes a second.
-    ``hang``: 200 bytes, then nothing. ``whole``: all of it, whatever part was asked for. Requests after the last are
-    served well.
+    ``hang``: 200 bytes, then nothing. ``large``: the same, of what is said to take 60 % of what is free on this disk.
+    ``whole``: all of it, whatever part was asked for. Requests after the last are served well.
     """
 
     url: str
@@ -75,7 +76,8 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
             body = content[int(begin) : int(end) + 1 if end else None]
             sent = body[: len(body) // 2] if how == "cut" else body
             self.send_response(206 if asked and how != "whole" else 200)
-            self.send_header("Content-Length", str(len(body)))
+            free = shutil.disk_usage(folder).free
+            self.send_header("Content-Length", str(int(free * 0.6) if how == "large" else len(body)))
             self.send_header("Content-Range", f"bytes {begin}-{int(begin) + len(body) - 1}/{len(content)}")
             self.send_header("ETag", provider.etag)
             self.end_headers()
@@ -88,7 +90,7 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
                     self.wfile.write(sent[start : start + 50])
                     if provider.over.wait(0.1):
                         return
-            elif how == "hang":
+            elif how in ("hang", "large"):
                 self.wfile.write(sent[:200])
                 provider.over.wait(60)
             else:
@@ -128,8 +130,8 @@ class FileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no typ
 
     ``answers`` says what becomes of the readings of a file, one after the other; the last is for all that follow.
     ``reset``: the connection breaks. ``denied``: it may not be read. ``login``: whoever asks has no credentials.
-    ``short``: half the file, as if it were all. ``hang``: a part of it, then nothing. ``full``: this machine's disk has
-    no space left. ``well``: the file.
+    ``short``: half the file, as if it were all. ``large``: it is said to be larger than any disk. ``hang``: a part of
+    it, then nothing. ``full``: this machine's disk has no space left. ``well``: the file.
     """
 
     protocol = "faulty"
@@ -148,7 +150,8 @@ class FileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no typ
         found = self.folder / path
         status = found.stat()
         kind = "directory" if found.is_dir() else "file"
-        return {"name": path, "size": status.st_size, "type": kind, "modified": status.st_mtime_ns}
+        size = 1 << 60 if self.answers.get(path) == ["large"] else status.st_size
+        return {"name": path, "size": size, "type": kind, "modified": status.st_mtime_ns}
 
     def _open(self, path: str, *_: Any, **__: Any) -> io.IOBase:
         self.read.append(path)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -22,6 +23,7 @@ import httpx
 import tenacity
 
 from ..findings import Refused, Who, rule
+from ..quantities import format_size
 from .locks import scratch
 from .steps import Stopped
 
@@ -80,7 +82,7 @@ def fetching(stop: threading.Event) -> Iterator[Fetcher]:
         scratch(cache or Path(tempfile.gettempdir()), "feedstock-inputs-") as folder,
         httpx.Client(follow_redirects=True, timeout=timeout, headers=headers) as client,
     ):
-        yield Fetcher(folder, client, stop, cache)
+        yield Fetcher(folder, client, stop, cache, Room(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Fetcher:
     client: httpx.Client
     stop: threading.Event
     cache: Path | None
+    room: Room
 
     def fetch(self, url: str) -> Path:
         """The file of ``url``: itself if it is local, else a copy.
@@ -107,11 +110,11 @@ class Fetcher:
         copy = self.folder / name
         download: Download
         if urlsplit(url).scheme in ("http", "https"):
-            download = _OverHttp(self.client, url, copy, self.stop)
+            download = _OverHttp(self.client, url, copy, self.stop, self.room)
         else:
             from .file_systems import Copy
 
-            download = Copy(url, copy, self.stop)
+            download = Copy(url, copy, self.stop, self.room)
         try:
             if self.cache is not None:
                 return self._cached(download, self.cache / name)
@@ -120,6 +123,8 @@ class Fetcher:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise disk_full(str(self.folder)) from None
+        finally:
+            self.room.leave(download)
         return copy
 
     def _cached(self, download: Download, kept: Path) -> Path:
@@ -206,19 +211,20 @@ class Pace:
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self.most = 0
-        """The most bytes that there ever were."""
+        self.size = self.most = 0
+        """How many bytes there are, and the most that there ever were."""
         self._got_on = self._attempt = 0, time.monotonic()
         """How many bytes there were when it last got on, and when that was: in all, and in this attempt."""
 
     def begin(self, have: int) -> None:
         """Begin an attempt with so many bytes."""
+        self.size = have
         self._attempt = have, time.monotonic()
 
     def reach(self, size: int) -> None:
         """Note that there are so many bytes. Raises :class:`Slow` if this attempt is too slow for half of patience."""
         now = time.monotonic()
-        self.most = max(self.most, size)
+        self.size, self.most = size, max(self.most, size)
         if _gets_on(self._got_on, size, now):
             self._got_on = size, now
         if _gets_on(self._attempt, size, now):
@@ -240,13 +246,41 @@ def _gets_on(since: tuple[int, float], size: int, now: float) -> bool:
     return size > had and size - had >= SLOWEST * (now - then)
 
 
+class Room:
+    """The space that a folder has for what is being downloaded into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._sizes: dict[Download, int] = {}
+        self._lock = threading.Lock()
+
+    def take(self, download: Download, size: int) -> None:
+        """Keep room for all ``size`` bytes of a download. Raises :class:`Refused` if there is none left for it."""
+        with self._lock:
+            self._sizes.pop(download, None)
+            others = sum(max(0, whole - other.pace.size) for other, whole in self._sizes.items())
+            disk = shutil.disk_usage(self.folder)
+            left = max(0, disk.free - others)
+            if size - download.pace.size > left and disk.total:  # some file systems do not tell, and say 0 of 0
+                where = self.folder.parent
+                message = f"{shown(download.url)} takes {format_size(size)}, and {where} has {format_size(left)} left"
+                raise Refused(FULL.at(None, message, _MAKE_ROOM))
+            self._sizes[download] = size
+
+    def leave(self, download: Download) -> None:
+        """Keep no more room for a download: it is there, or never will be."""
+        with self._lock:
+            self._sizes.pop(download, None)
+
+
 class Download(ABC):
     """One download, called again after each failure; it remembers what it has."""
 
-    def __init__(self, url: str, path: Path, stop: threading.Event) -> None:
+    def __init__(self, url: str, path: Path, stop: threading.Event, room: Room) -> None:
         self.url = url
         self.path = path
         self.stop = stop
+        self.room = room
         self.unless: dict[str, str] | None = None
         """What tells whether the file that is kept has changed; ``None`` where none is kept."""
         self.state: dict[str, str] = {}
@@ -262,8 +296,8 @@ class Download(ABC):
 class _OverHttp(Download):
     """A download over HTTP, which takes up where it broke off; ``unless`` holds headers."""
 
-    def __init__(self, client: httpx.Client, url: str, path: Path, stop: threading.Event) -> None:
-        super().__init__(url, path, stop)
+    def __init__(self, client: httpx.Client, url: str, path: Path, stop: threading.Event, room: Room) -> None:
+        super().__init__(url, path, stop, room)
         self.client = client
         self._validator: str | None = None
 
@@ -287,6 +321,8 @@ class _OverHttp(Download):
     def _receive(self, response: httpx.Response, have: int) -> None:
         self.pace.begin(have)
         with self.path.open("ab" if have else "wb") as file:
+            if (length := response.headers.get("content-length", "")).isdigit():
+                self.room.take(self, have + int(length))
             for block in response.iter_raw():  # whole blocks would lose the last part of what came
                 if self.stop.is_set():
                     raise Stopped
@@ -366,8 +402,9 @@ def _existing(url: str, path: Path) -> Path:
         raise Refused(FORBIDDEN.at(None, f"{shown(url)} may not be read", f"chmod a+r {path}")) from None
 
 
+_MAKE_ROOM = "free some space; TMPDIR, or FEEDSTOCK_CACHE where it is set, moves where inputs are kept"
+
+
 def disk_full(where: str) -> Refused:
     """The refusal for a disk that has no space left for what is to be written at ``where``."""
-    return Refused(
-        FULL.at(None, f"the disk that holds {where} is full", "free some space; TMPDIR moves where inputs are kept")
-    )
+    return Refused(FULL.at(None, f"the disk that holds {where} is full", _MAKE_ROOM))

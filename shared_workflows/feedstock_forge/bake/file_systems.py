@@ -17,7 +17,7 @@ from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 
 from ..findings import Refused
-from .fetch import FORBIDDEN, MISSING, PROTOCOL, Again, CutShort, Download, shown
+from .fetch import FORBIDDEN, MISSING, PROTOCOL, Again, CutShort, Download, Room, shown
 from .steps import Stopped
 
 
@@ -28,8 +28,8 @@ class Copy(Download):
     one that hangs can only be left behind.
     """
 
-    def __init__(self, url: str, path: Path, stop: threading.Event) -> None:
-        super().__init__(url, path, stop)
+    def __init__(self, url: str, path: Path, stop: threading.Event, room: Room) -> None:
+        super().__init__(url, path, stop, room)
         self._attempts = itertools.count(1)
 
     def __call__(self) -> None:
@@ -48,6 +48,7 @@ class Copy(Download):
                 self._watch(_in_thread(lambda: self._copy(system, path, part, _Leave(left))), part)
         except (Again, Stopped):
             left.set()
+            part.unlink(missing_ok=True)
             system.clear_instance_cache()  # its connection may be what is broken
             raise
         if not self.unchanged:
@@ -71,8 +72,11 @@ class Copy(Download):
         state = {} if self.unless is None else _state(system, path)
         if state and state == self.unless:
             return True, state
+        size = info.get("size")
+        if isinstance(size, int):
+            self.room.take(self, size)
         system.get_file(path, str(part), callback=callback)
-        size, came = info.get("size"), part.stat().st_size
+        came = part.stat().st_size
         if isinstance(size, int) and came < size:
             raise CutShort(f"it breaks off after {came:,} of {size:,} bytes")
         return False, state
