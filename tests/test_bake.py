@@ -25,7 +25,7 @@ import pytest
 import xarray as xr
 
 from demo import provider
-from feedstock_forge.bake import Provenance, bake, classic, provenance
+from feedstock_forge.bake import Provenance, bake, classic, progress, provenance
 from feedstock_forge.findings import Refused
 from support import faults
 
@@ -802,6 +802,7 @@ def total(target: str) -> tuple[int, int]:
 
 
 def bake_and_tell(begun: Event, inputs: list[str], target: str) -> None:
+    progress.EVERY = progress.SHARE = 0  # it keeps how far it is after each part
     begun.set()
     bake(inputs, target, concat_dim="time", chunks=CHUNKS)
 
@@ -837,9 +838,10 @@ class TestRunsThatEnd:
         seconds: dict[int, float] = {}
         killed = 0
         while killed < 20:
-            # By turns a full bake and one of two inputs, so that both states are published over each other. The first
-            # of each ends by itself and tells how long that takes, and so does one that was faster than its end.
-            inputs = (ocean, ocean[:2])[killed % 2]
+            # Full bakes and those of two inputs, so that both states are published over each other; two kills in a row,
+            # so that a run goes on from where one was killed. The first of each ends by itself and tells how long that
+            # takes, and so does one that was faster than its end.
+            inputs = (ocean, ocean[:2])[killed // 2 % 2]
             begun = context.Event()
             run = context.Process(target=bake_and_tell, args=(begun, urls(inputs), target))
             run.start()

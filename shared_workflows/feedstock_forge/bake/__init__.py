@@ -2,7 +2,8 @@
 
 A recipe names its inputs and a few choices; :func:`bake` fetches, checks, writes and publishes. Nothing is published
 before every input has been checked and every chunk written, so a run that fails or is killed leaves the dataset as
-it was. The same call works on a laptop and inside a Prefect flow run, where its steps show as task runs.
+it was; the next one goes on from what it had written, if that took long. The same call works on a laptop and inside a
+Prefect flow run, where its steps show as task runs.
 
 Importing this module stays cheap, because planning imports every recipe: xarray, Zarr and Icechunk load in the call.
 """

@@ -54,39 +54,48 @@ def takes(store: ZarrStore) -> bool:
 
 
 def write(
-    client: Any, bake: Bake, store: ZarrStore, boxes: Sequence[Box], stops: list[int], written: Callable[[int], None]
+    client: Any,
+    bake: Bake,
+    store: ZarrStore,
+    boxes: Sequence[Box],
+    done: int,
+    stops: list[int],
+    finished: Callable[[range, list[int]], None],
 ) -> None:
-    """Write the boxes on the cluster, and bring what was written back into ``store``; ``written`` gets the bytes of
-    each. Raises :class:`Refused`, or what a worker raised, once no part is left running."""
+    """Write the boxes but for the first ``done`` on the cluster, and bring what was written back into ``store``.
+
+    ``finished`` gets the numbers of the boxes of each part once they are there, and the bytes of each. Raises
+    :class:`Refused`, or what a worker raised, once no part is left running.
+    """
     from distributed import KilledWorker, as_completed
 
     threads = sum(client.nthreads().values())
-    count = min(len(boxes), max(_PARTS, 4 * threads))
-    parts = [boxes[len(boxes) * part // count : len(boxes) * (part + 1) // count] for part in range(count)]
+    left = len(boxes) - done
+    count = min(left, max(_PARTS, 4 * threads))
+    parts = [range(done + left * part // count, done + left * (part + 1) // count) for part in range(count)]
     # Computed, not scattered: it is made again where the worker that holds it goes.
     packed = client.submit(bytes, cloudpickle.dumps((bake, stops)), pure=False)
     begun, key = pickle.dumps(store), uuid4().hex
-    futures = [client.submit(_write, key, packed, begun, part, pure=False) for part in parts]
-    forks = []
+    futures = {
+        client.submit(_write, key, packed, begun, boxes[part.start : part.stop], pure=False): part for part in parts
+    }
     try:
         for future in as_completed(futures):
             fork, sizes = future.result()
-            forks += [fork] if fork is not None else []
-            for size in sizes:
-                written(size)
+            if fork is not None:
+                store.session.merge(fork)  # type: ignore[attr-defined]
+            finished(futures[future], sizes)
     except KilledWorker as error:
-        client.cancel(futures)
+        client.cancel(list(futures))
         fix = "look at the workers' logs: if memory ran out, give them more in `options`, or take smaller chunks"
         raise Refused(LOST.at(None, f"workers died while they wrote: {error}", fix)) from None
     except BaseException:
-        client.cancel(futures)
+        client.cancel(list(futures))
         raise
     finally:
         # A cluster that stays should keep nothing of this run.
         with contextlib.suppress(Exception):
             client.run(_forget, key)
-    if forks:
-        store.session.merge(*forks)  # type: ignore[attr-defined]
 
 
 _held: dict[str, tuple[Bake, list[int], ExitStack]] = {}

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, product
@@ -23,12 +23,14 @@ from pydantic import TypeAdapter, ValidationError
 from zarr.abc.store import Store as ZarrStore
 from zarr.codecs import BloscCodec
 
+from .. import __version__
 from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from ..quantities import Memory, format_size
 from . import PRUNED_INPUTS, Provenance, cluster, record
 from .fetch import Fetcher, fetching, shown
 from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
+from .progress import Keeper, fingerprint
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
 from .stores import Store, claim, storage_errors
 
@@ -95,6 +97,10 @@ def run(
             message, metadata = commit_of(mode, provenance, what, prune)
             metadata["inputs"] = len(wanted)
             tag = provenance.version if provenance and mode == "complete" and not prune else None
+            commit = provenance.commit if provenance else None
+            if kind is None and (preprocess is None or commit):
+                asked = [wanted, mode, prune, first, chunks, largest, commit if preprocess else None]
+                bake.keeper = Keeper(store, bake.fingerprint(asked), bake.urls, bake.paths)
 
             def write() -> None:
                 with storage_errors(target):
@@ -149,6 +155,11 @@ class Bake:
         self.opening = threading.Lock()
         self.largest_chunk = _CHUNK
         """Bytes."""
+        self.attrs: dict[str, Any] = {}
+        self.variable_attrs: dict[str, dict[str, Any]] = {}
+        """What is true of all inputs, and of the dataset that they are appended to."""
+        self.keeper: Keeper | None = None
+        """Keeps the progress for the next run, if that can know that it has the same work to do."""
 
     def fetch(self) -> None:
         """Fetch and describe every input. Raises :class:`Refused` with what is wrong with each."""
@@ -196,42 +207,77 @@ class Bake:
             ):
                 stored = encode_like(description.coordinate, like, self.concat_dim, description.name)
             self.coordinates.append(stored)
+        self.attrs, self.variable_attrs = common_attrs(described)
+
+    def fingerprint(self, asked: list[Any]) -> str:
+        """Of how the dataset is written, once the inputs are checked: equal if chunk for chunk it is written alike from
+        inputs that hold the same values. ``asked`` is what the run was asked for."""
+        lengths = [description.length for description in self.descriptions]
+        variables = {
+            name: (variable.dims, variable.shape, variable.dtype, variable.encoding, variable.digest)
+            for name, variable in self.reference.variables.items()
+        }
+        coordinates = [None if each is None else fingerprint(each) for each in self.coordinates]
+        layout = [self.concat_dim, lengths, variables, coordinates, self.attrs, self.variable_attrs]
+        return fingerprint([__version__, zarr.__version__, xr.__version__, np.__version__, asked, layout])
 
     def begin(self, store: Store, *, keep: bool) -> ZarrStore:
-        """What the next state of the dataset is written into: with what is published, or empty."""
-        return store.begin(keep=keep, spread=cluster.client() is not None)
+        """What the next state of the dataset is written into: what an earlier run has begun, what is published, or an
+        empty store."""
+        if self.keeper is not None and self.keeper.takes_up():
+            return store.take_up()
+        return store.begin(keep=keep, fork=self.keeper is not None or cluster.client() is not None)
 
     def write(self, store: ZarrStore, base: Published | None, chunks: dict[str, int], made: dict[str, Any]) -> None:
-        """Write every chunk into ``store``: a new dataset, or what follows ``base``."""
+        """Write every chunk into ``store`` that is not there yet: a new dataset, or what follows ``base``."""
         start = self.reference.length if base else 0
         stops = np.cumsum([start, *(description.length for description in self.descriptions)]).tolist()
-        attrs, variable_attrs = common_attrs([self.reference, *self.descriptions] if base else self.descriptions)
-        if base:
-            arrays = self._extend(store, stops[-1], {**attrs, **made}, variable_attrs)
+        done = self.keeper.done if self.keeper else 0
+        if done:
+            arrays = self._take_up(store, made)
+        elif base:
+            arrays = self._extend(store, stops[-1], {**self.attrs, **made})
         else:
-            arrays = self._lay_out(store, stops[-1], chunks, {**attrs, **made}, variable_attrs)
+            arrays = self._lay_out(store, stops[-1], chunks, {**self.attrs, **made})
         arrays = {name: array for name, array in arrays.items() if self.copies(self.reference.variables[name])}
         boxes = list(self._boxes(arrays, start, stops[-1]))
         total = sum(array.nbytes // max(array.shape[self._axis(name)], 1) for name, array in arrays.items())
         log.info("writing %s in %d parts", format_size(total * (stops[-1] - start)), len(boxes))
-        written = _Progress(len(boxes))
+        spans = [self._inputs_of(box, stops) for box in boxes]
+        written = _Progress(len(boxes), done)
+        if self.keeper:
+            # The coordinate is known already, and counts as part of the work.
+            own = [box.variable == self.concat_dim and self.coordinates[0] is not None for box in boxes]
+            self.keeper.start([span[:0] if known else span for span, known in zip(spans, own, strict=True)])
 
-        def one(box: Box) -> None:
-            written.add(self.put(box, stops, arrays[box.variable]))
+        def one(numbered: tuple[int, Box]) -> None:
+            number, box = numbered
+            size = self.put(box, stops, arrays[box.variable])
+            finished(range(number, number + 1), [size])
+
+        def finished(numbers: range, sizes: Iterable[int]) -> None:
+            for size in sizes:
+                written.add(size)
+            if self.keeper:
+                self.keeper.finish(numbers)
 
         # As read, as gathered, as compressed; and what `preprocess` makes on the way.
         is_copy = all(description.is_plain for description in self.descriptions)
         threads = _threads(boxes, arrays, copies=3 if is_copy else 8)
         # Opening costs more than reading a small input, and neighbouring boxes share theirs; but each that is open
         # takes memory for the blocks that its library keeps.
-        most = max((len(self._inputs_of(box, stops)) for box in boxes if len(box.index) > 1), default=1)
+        most = max((len(span) for box, span in zip(boxes, spans, strict=True) if len(box.index) > 1), default=1)
         self.most_open = min(threads * most, _OPEN)
         if (client := cluster.client()) is not None and cluster.takes(store):
-            cluster.write(client, self, store, boxes, stops, written.add)
+            cluster.write(client, self, store, boxes, done, stops, finished)
             return
         self.kept_open = lru_cache(self.most_open)(self.open)
-        in_threads(one, boxes, threads, self.stop)
-        self.kept_open.cache_clear()
+        try:
+            in_threads(one, islice(enumerate(boxes), done, None), threads, self.stop)
+        finally:
+            # Or the files of a run that failed would be closed by the garbage collector, whenever it comes: in a thread
+            # of the next run that holds a lock for another file, it would wait for that lock for ever.
+            self.kept_open.cache_clear()
 
     def put(self, box: Box, stops: list[int], array: zarr.Array[Any]) -> int:
         """Copy a box from the inputs into its array; returns the bytes of its values."""
@@ -243,13 +289,12 @@ class Bake:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker of a cluster needs; it fetches for itself what it does not find."""
-        return {
-            key: value for key, value in vars(self).items() if key not in ("fetcher", "stop", "opening", "kept_open")
-        }
+        own = ("fetcher", "stop", "opening", "kept_open", "keeper")
+        return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.stop, self.opening = threading.Event(), threading.Lock()
+        self.stop, self.opening, self.keeper = threading.Event(), threading.Lock(), None
         self.kept_open = lru_cache(self.most_open)(self.open)
 
     def copies(self, variable: Variable) -> bool:  # noqa: ARG002 - another kind of bake chooses
@@ -287,12 +332,7 @@ class Bake:
         return [name for name, variable in self.reference.variables.items() if variable.digest is None]
 
     def _lay_out(
-        self,
-        store: ZarrStore,
-        length: int,
-        chunks: dict[str, int],
-        attrs: dict[str, Any],
-        variable_attrs: dict[str, dict[str, Any]],
+        self, store: ZarrStore, length: int, chunks: dict[str, int], attrs: dict[str, Any]
     ) -> dict[str, zarr.Array[Any]]:
         """Create every array, with the values of those that are the same in all inputs."""
         sizes = {
@@ -316,8 +356,8 @@ class Bake:
             else:
                 data = opened.values(name, {}).astype(variable.dtype)
             # Or xarray would give every array of floats a fill value.
-            no_fill = {} if "_FillValue" in variable_attrs[name] else {"_FillValue": None}
-            variables[name] = xr.Variable(variable.dims, data, variable_attrs[name], no_fill)
+            no_fill = {} if "_FillValue" in self.variable_attrs[name] else {"_FillValue": None}
+            variables[name] = xr.Variable(variable.dims, data, self.variable_attrs[name], no_fill)
         # Without indexes, or xarray would compute the coordinates to make them.
         coords = xr.Coordinates({name: variable for name, variable in variables.items() if name in sizes}, indexes={})
         data_vars = {name: variable for name, variable in variables.items() if name not in sizes}
@@ -326,9 +366,7 @@ class Bake:
         group = zarr.open_group(store, mode="r+")
         return {name: cast("zarr.Array[Any]", group[name]) for name in self._joined()}
 
-    def _extend(
-        self, store: ZarrStore, length: int, attrs: dict[str, Any], variable_attrs: dict[str, dict[str, Any]]
-    ) -> dict[str, zarr.Array[Any]]:
+    def _extend(self, store: ZarrStore, length: int, attrs: dict[str, Any]) -> dict[str, zarr.Array[Any]]:
         """Lengthen the arrays of a published dataset, and drop the attributes that are no longer true."""
         group = zarr.open_group(store, mode="r+")
         arrays = {}
@@ -338,10 +376,18 @@ class Bake:
             shape[self._axis(name)] = length
             array.resize(tuple(shape))
             # `_FillValue` is stored in a form of its own; what is kept is what is there.
-            array.attrs.put({key: value for key, value in array.attrs.items() if key in variable_attrs[name]})
+            array.attrs.put({key: value for key, value in array.attrs.items() if key in self.variable_attrs[name]})
             arrays[name] = array
         group.attrs.put({**{key: value for key, value in group.attrs.items() if key in attrs}, **record.own(attrs)})
         return arrays
+
+    def _take_up(self, store: ZarrStore, made: dict[str, Any]) -> dict[str, zarr.Array[Any]]:
+        """The arrays that an earlier run has begun; the dataset is made by this one."""
+        # What was consolidated when the dataset was published does not know how long its arrays are to be.
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+        others = {key: value for key, value in group.attrs.items() if key in made or not record.own({key: value})}
+        group.attrs.put({**others, **made})
+        return {name: cast("zarr.Array[Any]", group[name]) for name in self._joined()}
 
     def _chunk_shape(self, variable: Variable, shape: tuple[int, ...], chunks: dict[str, int]) -> tuple[int, ...]:
         lengths = {
@@ -409,9 +455,10 @@ class Bake:
 class _Progress:
     """Says how far the writing is, at every tenth."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, done: int) -> None:
         self.total = total
-        self.done = self.bytes = 0
+        self.done = done
+        self.bytes = 0
         self.lock = threading.Lock()
 
     def add(self, size: int) -> None:

@@ -2,13 +2,15 @@
 
 A bake claims a folder beside the dataset, ``.<name>.baking``, for itself: the lock on it ends with the process, so what
 a killed run left in it is told from the work of a run that goes on. A new store is made in it and moved to its place;
-readers see the old state or the new one.
+readers see the old state or the new one. With a note of how far it is, a store that is half made stays in the folder
+for the next run.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import logging
 import os
 import re
@@ -17,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from ..findings import Refused, Who, rule
@@ -26,6 +29,11 @@ from .locks import lock
 FOREIGN = rule("target-not-a-dataset", "A run must never replace what another hand has put there.")
 UNWRITABLE = rule("target-unwritable", "The run needs leave to write its dataset.", who=Who.OPERATOR)
 BUSY = rule("target-busy", "Two runs at once would each undo the other's work.")
+
+STORE = "store"
+"""The folder in the claimed one in which a new store is made."""
+
+_NOTE = "progress.json"
 
 log = logging.getLogger("feedstock_forge.bake")
 
@@ -40,7 +48,8 @@ def path_of(target: str) -> Path | None:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[Path]:
-    """Claim the dataset at ``path`` for one run, and yield a folder beside it that goes with the claim.
+    """Claim the dataset at ``path`` for one run, and yield a folder beside it that goes with the claim, unless there
+    is a note in it for the next run.
 
     Raises :class:`Refused` if another run is at it or it may not be written.
     """
@@ -54,8 +63,33 @@ def claimed(path: Path) -> Iterator[Path]:
         _recover(folder, path)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not (folder / _NOTE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(held)
+
+
+def note(folder: Path, progress: dict[str, Any]) -> None:
+    """Note in a claimed folder how far its store is, all at once."""
+    written = folder / f"{_NOTE}.new"
+    with written.open("w", encoding="utf-8") as file:
+        json.dump(progress, file)
+        file.flush()
+        os.fsync(file.fileno())
+    written.replace(folder / _NOTE)
+
+
+def noted(folder: Path) -> dict[str, Any] | None:
+    """What is noted in a claimed folder of the store in it."""
+    try:
+        found = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and (folder / STORE).is_dir() else None
+
+
+def forget(folder: Path) -> None:
+    """Remove the note from a claimed folder: what its store is from now on is for no other run."""
+    (folder / _NOTE).unlink(missing_ok=True)
 
 
 def refuse_foreign(path: Path, *marks: str) -> None:
@@ -113,15 +147,20 @@ def _gist(error: Exception) -> str:
 
 
 def _recover(folder: Path, path: Path) -> None:
-    """Clear away what a killed run left, after putting back what it had taken from its place."""
+    """Clear away what a killed run left, after putting back what it had taken from its place; but for a store with a
+    note of how far it is."""
     old = folder / "old"
     if old.exists() and not path.exists():
         old.rename(path)
-    leftovers = list(folder.iterdir())
+    kept = (STORE, _NOTE) if noted(folder) is not None else ()
+    leftovers = [leftover for leftover in folder.iterdir() if leftover.name not in kept]
     if leftovers:
         log.info("removing what a run that was killed left beside %s", path)
     for leftover in leftovers:
-        shutil.rmtree(leftover)
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _exchange(one: Path, other: Path) -> bool:

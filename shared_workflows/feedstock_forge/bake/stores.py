@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,12 @@ UNKNOWN = rule("target-store-unknown", "The ending of the dataset's URL says how
 NOT_ATOMIC = rule(
     "target-not-atomic", "On object storage nothing replaces a folder at once, so readers would see half of it."
 )
+
+_BAKING = "baking"
+"""The branch whose newest snapshot holds the progress of a run that has published nothing yet."""
+
+_TAKEN_UP = "baking-taken-up"
+"""The branch that stays at the snapshot from which a run goes on."""
 
 if "ICECHUNK_LOG" not in os.environ:
     # It warns that its local storage takes one commit at a time, which the claim sees to.
@@ -49,8 +55,20 @@ class Store(Protocol):
     def ensure_writable(self) -> None:
         """Find out whether a run may publish, before it works for it. Raises :class:`Refused`."""
 
-    def begin(self, *, keep: bool, spread: bool = False) -> ZarrStore:
-        """A store to write the next state into: with what is published, or empty. ``spread`` over several processes."""
+    def begin(self, *, keep: bool, fork: bool = False) -> ZarrStore:
+        """A store to write the next state into: with what is published, or empty. Forgets what an earlier run kept.
+
+        Only with ``fork`` can it be sent to other processes, and its progress be kept.
+        """
+
+    def kept(self) -> dict[str, Any] | None:
+        """What a run that has published nothing kept of its progress, if what is published is still what it was."""
+
+    def take_up(self) -> ZarrStore:
+        """The store that such a run has begun, to go on with."""
+
+    def keep(self, progress: dict[str, Any], message: str) -> None:
+        """Keep what is written so far for the next run, should this one publish nothing."""
 
     def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:
         """Make the next state the published one, all at once."""
@@ -97,7 +115,8 @@ class LocalZarr:
     def __init__(self, path: Path, folder: Path) -> None:
         refuse_foreign(path, "zarr.json")
         self.path = path
-        self.staged = folder / "store"
+        self.folder = folder
+        self.staged = folder / places.STORE
 
     def published(self) -> ZarrStore | None:
         """The store in its folder."""
@@ -106,14 +125,38 @@ class LocalZarr:
     def ensure_writable(self) -> None:
         """Nothing to do: the claim has made a folder where the dataset goes."""
 
-    def begin(self, *, keep: bool, spread: bool = False) -> ZarrStore:  # noqa: ARG002 - a folder is anybody's
+    def begin(self, *, keep: bool, fork: bool = False) -> ZarrStore:  # noqa: ARG002 - a folder is anybody's
         """A folder to move into place; with ``keep``, of links to the published files.
 
         Zarr writes a file under another name and moves it over the old one, so a link's other end never changes.
         """
+        places.forget(self.folder)
+        shutil.rmtree(self.staged, ignore_errors=True)
         if keep:
             shutil.copytree(self.path, self.staged, copy_function=_link)
         return LocalStore(self.staged)
+
+    def kept(self) -> dict[str, Any] | None:
+        """What is noted beside the folder."""
+        progress = places.noted(self.folder)
+        return progress if progress is not None and progress.pop("base", None) == self._base() else None
+
+    def take_up(self) -> ZarrStore:
+        """The folder that is there."""
+        return LocalStore(self.staged)
+
+    def keep(self, progress: dict[str, Any], message: str) -> None:  # noqa: ARG002 - it keeps no history
+        """Note it once every chunk is on the disk."""
+        os.sync()
+        places.note(self.folder, {**progress, "base": self._base()})
+
+    def _base(self) -> str:
+        """What tells the published state from any other; each has a file of its own."""
+        try:
+            stat = (self.path / "zarr.json").stat()
+        except OSError:
+            return ""
+        return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
 
     def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:  # noqa: ARG002 - it keeps no history
         """Exchange the folders; the old one goes with the claim."""
@@ -121,6 +164,7 @@ class LocalZarr:
             # Zarr warns that consolidated metadata is an extension; readers that do not know it ignore it.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(LocalStore(self.staged))
+        places.forget(self.folder)
         move_into_place(self.staged, self.path)
 
     def head(self) -> Snapshot | None:
@@ -146,7 +190,10 @@ class IcechunkStore:
         self.target = target
         self.storage = storage
         self.path = path
-        self.staged = folder / "store" if folder else None
+        self.folder = folder
+        self.staged = folder / places.STORE if folder else None
+        self.branch = "main"
+        """The branch from which the session starts."""
         self.session: icechunk.Session | None = None
         self.fork: icechunk.ForkSession | None = None
         self.repository: icechunk.Repository | None = None
@@ -197,10 +244,10 @@ class IcechunkStore:
         self,
         *,
         keep: bool,
-        spread: bool = False,
+        fork: bool = False,
         containers: Mapping[str, tuple[icechunk.VirtualChunkContainer, Any]] | None = None,
     ) -> ZarrStore:
-        """A session on the main branch.
+        """A session on the main branch, or a fork of one.
 
         ``containers`` are where references are to lead, by URL prefix, each with the credentials to read there; the
         repository keeps the containers for its readers, and no credentials.
@@ -212,35 +259,107 @@ class IcechunkStore:
                 config.set_virtual_chunk_container(container)
             allowed = icechunk.containers_credentials({prefix: given for prefix, (_, given) in containers.items()})
         if self.repository is None:
+            self._forget()
+            if self.staged:
+                shutil.rmtree(self.staged, ignore_errors=True)
             storage = icechunk.local_filesystem_storage(str(self.staged)) if self.staged else self.storage()
             self.repository = icechunk.Repository.create(storage, config, allowed)
             self.state = self.repository.lookup_branch("main")
         else:
             self.staged = None
+            self._forget()
             if containers:
                 self.repository = self.repository.reopen(config, allowed)
                 self.repository.save_config()
-        self.session = self.repository.writable_session("main")
-        if self.session.snapshot_id != self.state:
-            raise _overtaken()
-        # Only a fork can be sent to other processes, and only a session without changes can be forked.
-        self.fork = self.session.fork() if spread else None
-        store: ZarrStore = (self.fork or self.session).store
+        store = self._start(self.repository, fork=fork)
         if not keep:
             zarr.open_group(store, mode="w", zarr_format=3)
         return store
 
+    def kept(self) -> dict[str, Any] | None:
+        """What the newest snapshot of the side branch says."""
+        repository = self.repository or self._half_made()
+        if repository is None or _BAKING not in repository.list_branches():
+            return None
+        progress = dict(next(iter(repository.ancestry(branch=_BAKING))).metadata)
+        state = self.state if self.repository is not None else repository.lookup_branch("main")
+        return progress if progress.pop("base", None) == state else None
+
+    def take_up(self) -> ZarrStore:
+        """A fork of a session on the snapshot that :meth:`kept` speaks of."""
+        if self.repository is not None:
+            self.staged = None
+        else:
+            self.repository = self._half_made()
+            assert self.repository is not None  # noqa: S101 - the order of calls
+            self.state = self.repository.lookup_branch("main")
+        _point(self.repository, _TAKEN_UP, self.repository.lookup_branch(_BAKING))
+        self.branch = _TAKEN_UP
+        return self._start(self.repository, fork=True)
+
+    def keep(self, progress: dict[str, Any], message: str) -> None:
+        """Point the side branch at a snapshot with everything written so far, while the session goes on."""
+        assert self.repository is not None  # noqa: S101 - the order of calls
+        assert self.session is not None  # noqa: S101
+        assert self.fork is not None  # noqa: S101
+        if self.branch != "main":
+            _point(self.repository, self.branch, self.session.snapshot_id)  # another run may have removed it
+        copy = self.repository.writable_session(self.branch)
+        if copy.snapshot_id != self.session.snapshot_id or self._has_moved():
+            raise _overtaken()
+        copy.merge(self.fork)
+        _point(self.repository, _BAKING, copy.flush(message, {**progress, "base": self.state}))
+        if self.staged and self.folder:
+            places.note(self.folder, progress)
+
+    def _start(self, repository: icechunk.Repository, *, fork: bool) -> ZarrStore:
+        self.session = repository.writable_session(self.branch)
+        if self.branch == "main" and self.session.snapshot_id != self.state:
+            raise _overtaken()
+        # Only a fork can be sent to other processes or merged into two sessions, one to go on with and one to keep;
+        # and only a session without changes can be forked.
+        self.fork = self.session.fork() if fork else None
+        store: ZarrStore = (self.fork or self.session).store
+        return store
+
+    def _half_made(self) -> icechunk.Repository | None:
+        """The repository that an earlier run has begun beside where it is to be."""
+        if self.folder is None or places.noted(self.folder) is None:
+            return None
+        return icechunk.Repository.open(icechunk.local_filesystem_storage(str(self.staged)))
+
+    def _forget(self) -> None:
+        if self.folder:
+            places.forget(self.folder)
+        if self.repository is not None:
+            for branch in self.repository.list_branches() & {_BAKING, _TAKEN_UP}:
+                # On object storage another run may be at it; whichever publishes last will be refused.
+                with suppress(icechunk.IcechunkError):
+                    self.repository.delete_branch(branch)
+
     def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:
         """Commit the session, tag the snapshot, and move a new repository into place."""
-        assert self.session is not None  # noqa: S101 - the order of calls
+        assert self.repository is not None  # noqa: S101 - the order of calls
+        assert self.session is not None  # noqa: S101
         if self.fork is not None:
             self.session.merge(self.fork)
         try:
-            self.state = self.session.commit(message, metadata)
+            if self.branch == "main":
+                self.state = self.session.commit(message, metadata)
+            else:
+                # What was taken up stays in the history: Icechunk 1 cannot make one snapshot of two.
+                snapshot = self.session.flush(message, metadata)
+                self.repository.reset_branch("main", snapshot, from_snapshot_id=self.state)
+                self.state = snapshot
         except icechunk.ConflictError:
             raise _overtaken() from None
+        except icechunk.IcechunkError:
+            if self._has_moved():
+                raise _overtaken() from None
+            raise
         if tag:
             self.tag(tag)
+        self._forget()
         if self.path and self.staged:
             move_into_place(self.staged, self.path)
 
@@ -268,6 +387,14 @@ class IcechunkStore:
 def _overtaken() -> Refused:
     fix = "run it again: it starts from what the other run has published"
     return Refused(BUSY.at(None, "another run has published this dataset meanwhile", fix))
+
+
+def _point(repository: icechunk.Repository, branch: str, snapshot: str) -> None:
+    """Make the branch end at the snapshot, whether there is such a branch or not."""
+    if branch in repository.list_branches():
+        repository.reset_branch(branch, snapshot)
+    else:
+        repository.create_branch(branch, snapshot)
 
 
 def _tag_name(version: str) -> str:
