@@ -25,6 +25,8 @@ from zarr.storage import LocalStore
 from demo import provider
 from feedstock_forge.bake import Provenance, bake, oven, progress, provenance
 from feedstock_forge.bake.stores import IcechunkStore
+from feedstock_forge.bake.stores import object_storage as icechunk_storage
+from support import object_storage
 from test_bake import ONE_NOW_AND_ALL_AT_NIGHT, STORES, ids, ocean, urls
 
 __all__ = ["ocean"]
@@ -258,6 +260,31 @@ def test_a_bake_on_a_cluster_goes_on_too(
     assert gone_on(caplog) >= 2
     ocean_bake(str(tmp_path / f"whole.{store}"), ocean)
     assert contents(target) == contents(str(tmp_path / f"whole.{store}"))
+
+
+@pytest.mark.slow
+def test_a_bake_in_object_storage_goes_on_without_leave_to_delete(
+    ocean: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with object_storage.serve() as server:
+        server.empty()
+        for name, value in server.environment(*object_storage.WRITE).items():
+            monkeypatch.setenv(name, value)
+        target = f"s3://{object_storage.BUCKET}/ocean.icechunk"
+        ocean_bake(target, ocean[:1])
+        for inputs in (1, 2):
+            fail(inputs, target, ocean[:4])
+        caplog.clear()
+        ocean_bake(target, ocean[:4])
+        assert gone_on(caplog) == 2
+        there = icechunk.Repository.open(icechunk_storage(target)).readonly_session("main").store
+        with (
+            xr.open_zarr(there, consolidated=False) as found,
+            xr.open_mfdataset(ocean[:4], data_vars="all", chunks=None) as whole,  # type: ignore[arg-type]
+        ):
+            xr.testing.assert_equal(found.load(), whole.load())
+        ocean_bake(target, ocean[:5])
+        assert gone_on(caplog) == 0
 
 
 def test_where_two_runs_write_one_repository_the_second_to_publish_is_refused(tmp_path: Path) -> None:
