@@ -18,6 +18,10 @@ def program() -> NoReturn:
     gc.disable()
     from .cli import main
 
+    if sys.argv[1:2] == ["lint"]:
+        # Pydantic looks through everything that is installed for plugins, before it checks the first file.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        gc.set_threshold(50_000, 20, 20)
     if sys.argv[1:2] != ["new"]:  # which goes on with the imports of Copier, and makes one small folder
         gc.enable()
     try:
