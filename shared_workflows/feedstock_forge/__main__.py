@@ -7,27 +7,30 @@ import os
 import sys
 from typing import NoReturn
 
+QUICK = ("lint", "new", "plan", "register")
+"""Commands that people or jobs wait for, and that leave nothing to tidy up."""
+
 
 def program() -> NoReturn:
-    """Run the command line, and end quickly where a command leaves nothing to tidy up.
+    """Run the command line, and start and end quickly where a command leaves nothing to tidy up.
 
-    `feedstock lint` is met in editors and before every commit, and `feedstock new` is waited for. Looking for garbage
-    among imports and taking the interpreter apart at the end are a fifth of what they would cost, and the system takes
-    their memory back anyway. Other commands end in the ordinary way, with their threads and exit handlers.
+    Looking for garbage among imports, and for plugins of Pydantic's among everything that is installed, and taking the
+    interpreter apart at the end are a fifth of what such a command would cost, and the system takes its memory back
+    anyway. Other commands end in the ordinary way, with their threads and exit handlers.
     """
     gc.disable()
     from .cli import main
 
-    if sys.argv[1:2] == ["lint"]:
-        # Pydantic looks through everything that is installed for plugins, before it checks the first file.
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in QUICK:
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         gc.set_threshold(50_000, 20, 20)
-    if sys.argv[1:2] != ["new"]:  # which goes on with the imports of Copier, and makes one small folder
+    if name != "new":  # which goes on with the imports of Copier, and makes one small folder
         gc.enable()
     try:
         main()
     except SystemExit as stop:
-        if sys.argv[1:2] not in (["lint"], ["new"]):
+        if name not in QUICK:
             raise
         sys.stdout.flush()
         sys.stderr.flush()
