@@ -32,6 +32,8 @@ FEW = 3
 """How many runs the peer starts in a turn; each takes as long as the next."""
 FEW_DEPLOYED = 100
 """How many deployments the peer makes at the most; each of the others counts as each of these does, start-up aside."""
+SETTINGS = {"PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false"}
+"""Of the server: nobody works here, and to write down of each run that it is late keeps a server from its work."""
 DICT_FROM = 1000
 """From this many recipes on they stand in one dict, as recipes that are built alike do."""
 
@@ -73,14 +75,14 @@ def run() -> list[Figure | Series]:
             home = Path(scratch, name)
             home.mkdir()
             with contextlib.ExitStack() as stack:
-                url = None
+                settings = dict(SETTINGS)
                 if database:
                     if not (programs := _postgresql_programs()):
                         say("PostgreSQL is left out: it is not installed here (Debian: apt install postgresql)")
                         continue
-                    url = stack.enter_context(database(programs))
+                    settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = stack.enter_context(database(programs))
                 say(f"starting Prefect on {name}")
-                server = stack.enter_context(services.serve(home / "prefect", database=url))
+                server = stack.enter_context(services.serve(home / "prefect", **settings))
                 found += _Race(name, server, home).run(counts)
     return found
 

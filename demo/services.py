@@ -111,16 +111,13 @@ def start(
     auth: str | None = None,
     ui: bool = False,
     keep: Callable[[], bool] = _never,
-    database: str | None = None,
+    **extra: str,
 ) -> Iterator[Server]:
-    """Start a server; :meth:`Server.wait` tells when it answers.
-
-    ``database`` is a URL as SQLAlchemy writes it (default: a SQLite file in ``home``).
-    """
+    """Start a server on a SQLite file in ``home``; :meth:`Server.wait` tells when it answers. ``extra`` adds to its
+    environment."""
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    environment = quiet(home) | ({"PREFECT_SERVER_API_AUTH_STRING": auth} if auth else {})
-    environment |= {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
+    environment = quiet(home) | ({"PREFECT_SERVER_API_AUTH_STRING": auth} if auth else {}) | extra
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = home / "server.log"
     with process(command if ui else [*command, "--no-ui"], environment, log, keep) as started:
@@ -128,9 +125,9 @@ def start(
 
 
 @contextlib.contextmanager
-def serve(home: Path, auth: str | None = None, database: str | None = None) -> Iterator[Server]:
-    """A server that answers, on a fresh SQLite file in ``home`` or on another ``database``."""
-    with start(home, auth=auth, database=database) as server:
+def serve(home: Path, auth: str | None = None, **extra: str) -> Iterator[Server]:
+    """A server that answers, on a fresh SQLite file in ``home``; ``extra`` adds to its environment."""
+    with start(home, auth=auth, **extra) as server:
         server.wait()
         yield server
 
