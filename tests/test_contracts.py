@@ -37,6 +37,7 @@ def test_everything_that_the_client_can_ask_is_documented(server: prefect.Server
         assert client.flows(["nobody"]) == {}
         assert list(client.deployments_tagged("nobody")) == []
         assert list(client.runs(["none"])) == []
+        assert client.known_keys(["none"] * 200) == set()
         assert list(client.runs_by_id([identity])) == []
         assert client.last_logs(identity) == []
         assert client.work_pool("nobody") is None

@@ -146,7 +146,9 @@ def test_a_dict_of_recipes_is_one_deployment_whose_runs_are_created_in_bulk(
         assert len(outcome.started) == 250
         # A hundred a request; a busy SQLite refuses some, which are sent again.
         assert 3 <= sum("create_flow_run" in request for request in between.seen) <= 8
+        asked = len(between.seen)
         assert len(register.register(client, deployments).known) == 250
+        assert len(set(between.seen[asked:])) == 3
     with server.client() as client:
         keys = [run.key for run in deployments[0].runs]
         runs = list(client.runs(keys))

@@ -264,7 +264,7 @@ def _register(
     flows = client.flows(sorted({deployment.flow for deployment in wanted})) if standing else {}
     rows = {(row["flow_id"], row["name"]): row for row in standing}
     keys = [run.key for deployment in wanted for run in deployment.runs]
-    known = {row["idempotency_key"] for row in client.runs(keys)} if rows else set()
+    known = client.known_keys(keys) if rows else set()
     checked: set[str] = set()
     waiting: list[tuple[str, Deployment, list[Run]]] = []
     # Runs are started when all deployments stand: a run makes the server write, which a SQLite one does alone.
