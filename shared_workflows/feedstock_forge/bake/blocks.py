@@ -22,6 +22,8 @@ from numcodecs import Shuffle
 from zlib_ng import zlib_ng
 
 _DEFLATE, _SHUFFLE = 1, 2
+# What is read here, as HDF5 names filters and in the order in which they are applied when writing.
+_FILTERS = ((), (_DEFLATE,), (_SHUFFLE,), (_SHUFFLE, _DEFLATE))
 # netCDF-4's name in HDF5 for a variable that is called like a dimension and is not its coordinate.
 _NOT_COORDINATE = "_nc4_non_coord_"
 # Of the values that are decompressed at least this part must be wanted, or the library's cache serves better.
@@ -47,7 +49,7 @@ class Blocks:
     lengths: tuple[int, ...]
     """Of a whole block."""
     filters: tuple[int, ...]
-    """HDF5's numbers of them, as they are applied when writing."""
+    """One of :data:`_FILTERS`."""
     fill: Any
     """The value where no block was ever written."""
     known: dict[tuple[int, ...], Block]
@@ -104,26 +106,21 @@ class Blocks:
         filters = [kind for number, kind in enumerate(self.filters) if not block.skipped >> number & 1]
         into = values.reshape(-1).view(np.uint8)
         if not filters:
-            self._check(block, block.size, into)
+            _check_size(block, block.size, into)
             _fill_from(file, block.offset, into)
             return
         data: Any = np.empty(block.size, np.uint8)
         _fill_from(file, block.offset, data)
-        for kind in reversed(filters):
-            if kind == _DEFLATE:
-                try:
-                    data = zlib_ng.decompress(data, bufsize=into.nbytes)
-                except zlib_ng.error as error:  # type: ignore[misc] # its stub says that it is a value
-                    raise OSError(f"the block at byte {block.offset:,} cannot be decompressed: {error}") from None
-                self._check(block, len(data), into)
-            else:
-                data = Shuffle(self.dtype.itemsize).decode(data, into if kind is filters[0] else None)
-        if data is not into:
+        if _DEFLATE in filters:
+            try:
+                data = zlib_ng.decompress(data, bufsize=into.nbytes)
+            except zlib_ng.error as error:  # type: ignore[misc] # its stub says that it is a value
+                raise OSError(f"the block at byte {block.offset:,} cannot be decompressed: {error}") from None
+        _check_size(block, len(data), into)
+        if _SHUFFLE in filters:
+            Shuffle(self.dtype.itemsize).decode(data, into)
+        else:
             into[...] = np.frombuffer(data, np.uint8)
-
-    def _check(self, block: Block, size: int, into: np.ndarray[Any, Any]) -> None:
-        if size != into.nbytes:
-            raise OSError(f"the block at byte {block.offset:,} holds {size:,} bytes and not {into.nbytes:,}")
 
 
 def blocks(path: Path, name: str) -> Blocks | None:
@@ -136,7 +133,7 @@ def blocks(path: Path, name: str) -> Blocks | None:
             return None
         layout = found.id.get_create_plist()
         filters = tuple(layout.get_filter(number)[0] for number in range(layout.get_nfilters()))
-        if not set(filters) <= {_DEFLATE, _SHUFFLE}:
+        if filters not in _FILTERS:
             return None
         known: dict[tuple[int, ...], Block] = {}
         if found.chunks:
@@ -151,6 +148,12 @@ def blocks(path: Path, name: str) -> Blocks | None:
             return None
         lengths = tuple(found.chunks or (max(size, 1) for size in found.shape))
         return Blocks(path, found.shape, found.dtype, lengths, filters, found.fillvalue, known)
+
+
+def _check_size(block: Block, size: int, into: np.ndarray[Any, Any]) -> None:
+    """Raise ``OSError`` unless a block holds so many bytes as the values take."""
+    if size != into.nbytes:
+        raise OSError(f"the block at byte {block.offset:,} holds {size:,} bytes and not {into.nbytes:,}")
 
 
 def _fill_from(file: int, offset: int, values: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
