@@ -138,7 +138,7 @@ class Fetcher:
         note.unlink(missing_ok=True)
         copy.replace(kept)
         written = copy.with_suffix(".json")
-        written.write_text(json.dumps({"sha256": _digest(kept), "unless": download.state}), encoding="utf-8")
+        written.write_text(json.dumps({"sha256": digest(kept), "unless": download.state}), encoding="utf-8")
         written.replace(note)
         return kept
 
@@ -178,14 +178,15 @@ def _unless_changed(kept: Path, note: Path) -> dict[str, str]:
     """The headers that ask for a file only if it is not the one that is kept; none if that one is not sound."""
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))
-        sound = noted["sha256"] == _digest(kept)
+        sound = noted["sha256"] == digest(kept)
         unless: dict[str, str] = noted["unless"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return unless if sound else {}
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

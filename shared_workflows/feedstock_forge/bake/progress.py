@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .fetch import local_path
+from .fetch import digest, local_path
 
 if TYPE_CHECKING:
     from .stores import Store
@@ -139,8 +139,7 @@ def _identity(url: str, path: Path) -> str:
     stat = path.stat()
     if local_path(url) is not None:
         return f"{stat.st_size} {stat.st_mtime_ns}"
-    with path.open("rb") as file:
-        return f"{stat.st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"{stat.st_size} {digest(path)}"
 
 
 def _plain(value: Any) -> Any:
