@@ -59,6 +59,7 @@ class Run:
 class Deployment:
     """One deployment as it should be, and the runs to start of it."""
 
+    feedstock: str
     flow: str
     name: str
     body: dict[str, Any]
@@ -176,7 +177,7 @@ def _deployment(
         "work_pool_name": decision.allowed_bakery.work_pool.name,
         "work_queue_name": decision.request.label,
     }
-    return Deployment(f"{plan.feedstock}.{recipe}", decision.name, body, tuple(runs))
+    return Deployment(plan.feedstock, f"{plan.feedstock}.{recipe}", decision.name, body, tuple(runs))
 
 
 def _pull_steps(trigger: Trigger) -> list[dict[str, Any]]:
@@ -259,8 +260,8 @@ def _register(
     dry_run: bool,
 ) -> None:
     if standing is None:
-        tags = sorted({deployment.body["tags"][0] for deployment in wanted})
-        standing = [row for tag in tags for row in client.deployments_tagged(tag)]
+        feedstocks = sorted({deployment.feedstock for deployment in wanted})
+        standing = [row for name in feedstocks for row in client.deployments_tagged(feedstock_tag(name))]
     flows = client.flows(sorted({deployment.flow for deployment in wanted})) if standing else {}
     rows = {(row["flow_id"], row["name"]): row for row in standing}
     keys = [run.key for deployment in wanted for run in deployment.runs]
