@@ -25,7 +25,7 @@ import pytest
 import xarray as xr
 
 from demo import provider
-from feedstock_forge.bake import Provenance, bake, classic, progress, provenance
+from feedstock_forge.bake import Provenance, bake, classic, coming_from, progress
 from feedstock_forge.findings import Refused
 from support import faults
 
@@ -261,11 +261,8 @@ class TestWhatIsWritten:
 
     def test_says_where_it_comes_from(self, ocean: list[Path], tmp_path: Path) -> None:
         target = str(tmp_path / "ocean.icechunk")
-        token = provenance.set(Provenance("ocean", "daily", "forge/ocean-feedstock", "c0ffee", "v1.0.0", "complete"))
-        try:
+        with coming_from(Provenance("ocean", "daily", "forge/ocean-feedstock", "c0ffee", "v1.0.0", "complete")):
             bake(urls(ocean[:2]), target, concat_dim="time")
-        finally:
-            provenance.reset(token)
         with provider.open_dataset(target) as baked:
             assert baked.attrs["feedstock_provenance"]["commit"] == "c0ffee"
         repository = icechunk.Repository.open(icechunk.local_filesystem_storage(target))
@@ -322,11 +319,8 @@ class TestModes:
         target = str(tmp_path / "ocean.icechunk")
 
         def release(version: str, commit: str, inputs: list[Path]) -> None:
-            token = provenance.set(Provenance("ocean", "daily", commit=commit, version=version))
-            try:
+            with coming_from(Provenance("ocean", "daily", commit=commit, version=version)):
                 bake(urls(inputs), target, concat_dim="time")
-            finally:
-                provenance.reset(token)
 
         release("v1.0.0", "aaa", ocean[:2])
         release("v2/0.0", "bbb", ocean[2:4])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import dask.array
@@ -13,20 +12,15 @@ import xarray as xr
 from distributed import Client
 
 from demo import provider
-from feedstock_forge.bake import Provenance, provenance, publishing
+from feedstock_forge.bake import Provenance, coming_from, publishing
 from feedstock_forge.findings import Refused
 from support.templates import tree
 
 STORES = ["icechunk", "zarr"]
 
 
-@contextmanager
-def run_of(version: str, commit: str, mode: str = "complete") -> Iterator[None]:
-    token = provenance.set(Provenance("own", "own", "forge/own-feedstock", commit, version, mode))
-    try:
-        yield
-    finally:
-        provenance.reset(token)
+def run_of(version: str, commit: str, mode: str = "complete") -> AbstractContextManager[None]:
+    return coming_from(Provenance("own", "own", "forge/own-feedstock", commit, version, mode))
 
 
 def put(target: str, first: int, *, keep: bool = False, prune: bool = False) -> None:

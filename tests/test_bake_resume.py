@@ -23,7 +23,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from demo import provider
-from feedstock_forge.bake import Provenance, bake, oven, progress, provenance
+from feedstock_forge.bake import Provenance, bake, coming_from, oven, progress
 from feedstock_forge.bake.stores import IcechunkStore
 from feedstock_forge.bake.stores import object_storage as icechunk_storage
 from support import object_storage
@@ -64,10 +64,9 @@ class Ending(logging.Handler):
 
 
 def ocean_bake(target: str, inputs: list[Path], mode: str = "complete", commit: str = "") -> None:
-    token = provenance.set(Provenance("ocean", "sst", commit=commit) if commit else None)
     preprocess = noted if commit else None
-    bake(urls(inputs), target, concat_dim="time", chunks={"time": DAYS}, mode=mode, preprocess=preprocess)  # type: ignore[arg-type]
-    provenance.reset(token)
+    with coming_from(Provenance("ocean", "sst", commit=commit) if commit else None):
+        bake(urls(inputs), target, concat_dim="time", chunks={"time": DAYS}, mode=mode, preprocess=preprocess)  # type: ignore[arg-type]
 
 
 def cluster_bake(target: str, inputs: list[Path]) -> None:

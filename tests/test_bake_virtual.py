@@ -19,7 +19,7 @@ import pytest
 import xarray as xr
 
 from demo import provider
-from feedstock_forge.bake import Provenance, bake, bake_virtual, provenance
+from feedstock_forge.bake import Provenance, bake, bake_virtual, coming_from
 from feedstock_forge.findings import Refused
 from support import faults
 
@@ -121,11 +121,8 @@ class TestReferences:
 
     def test_are_tagged_with_the_release_and_say_where_they_come_from(self, ocean: list[Path], tmp_path: Path) -> None:
         target = str(tmp_path / "ocean.icechunk")
-        token = provenance.set(Provenance("ocean", "daily", "forge/ocean-feedstock", "c0ffee", "v1.0.0", "complete"))
-        try:
+        with coming_from(Provenance("ocean", "daily", "forge/ocean-feedstock", "c0ffee", "v1.0.0", "complete")):
             bake_virtual(urls(ocean[:2]), target, concat_dim="time")
-        finally:
-            provenance.reset(token)
         bake_virtual(urls(ocean), target, concat_dim="time", mode="update")
         released = reader(target, f"file://{ocean[0].parent}/", tag="v1.0.0")
         assert released.attrs["feedstock_provenance"]["commit"] == "c0ffee"

@@ -20,7 +20,7 @@ from obstore.store import MemoryStore
 from conftest import Command
 from demo import provider
 from feedstock_forge import catalog, meta
-from feedstock_forge.bake import Provenance, bake, bake_virtual, provenance
+from feedstock_forge.bake import Provenance, bake, bake_virtual, coming_from
 from feedstock_forge.catalog import dataset, entry, opening, sources, storage, validate
 from feedstock_forge.cli import feedstock
 from feedstock_forge.findings import Refused
@@ -48,11 +48,8 @@ def release(
     """Bake as a worker does; returns what the run was."""
     commit = version if mode == "update" else f"{len(inputs):040x}"
     made = Provenance("ocean", "sst", "pangeo-forge/ocean-feedstock", commit, version, mode, f"run-of-{version}")
-    token = provenance.set(made)
-    try:
+    with coming_from(made):
         bake([str(path) for path in inputs], url(target, store), concat_dim="time", mode=mode)
-    finally:
-        provenance.reset(token)
     return made
 
 

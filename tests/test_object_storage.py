@@ -12,7 +12,7 @@ import xarray as xr
 
 from demo import provider
 from feedstock_forge import catalog, meta
-from feedstock_forge.bake import Provenance, bake, bake_virtual, provenance, publishing
+from feedstock_forge.bake import Provenance, bake, bake_virtual, coming_from, publishing
 from feedstock_forge.bake.stores import object_storage as icechunk_storage
 from feedstock_forge.catalog import sources
 from feedstock_forge.findings import Finding, Refused, Who
@@ -55,11 +55,8 @@ def become(server: ObjectStorage, monkeypatch: pytest.MonkeyPatch, *actions: str
 def run(inputs: list[Path], mode: str = "complete", version: str = "v1.0.0", commit: str = "c" * 40) -> Provenance:
     """Bake as a worker does; returns what the run was."""
     made = Provenance("ocean", "sst", "pangeo-forge/ocean-feedstock", commit, version, mode, f"run-of-{version}")
-    token = provenance.set(made)
-    try:
+    with coming_from(made):
         bake([str(path) for path in inputs], DATASET, concat_dim="time", mode=mode)
-    finally:
-        provenance.reset(token)
     return made
 
 

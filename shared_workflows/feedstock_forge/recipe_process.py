@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from . import engines, limits, meta, recipes
-from .bake import Provenance, provenance
+from .bake import Provenance, coming_from
 from .bakery import Engine, Limits
 from .findings import Finding, Refused, as_data, of_data, rule
 from .limits import Room, Use
@@ -241,15 +241,11 @@ def _run(job: Job) -> None:
     folder = Path(job.folder)
     file = meta.read(folder, repository=job.provenance.repository)
     _, bake, _ = recipes.recipe(folder, file, job.recipe)
-    token = provenance.set(job.provenance)
-    try:
-        with engines.running(job.engine, print), ExitStack() as stack:
-            if job.engine.dask:
-                _send_by_value(folder / meta.FOLDER)
-                bake = stack.enter_context(_tasks_on_cluster(bake))
-            recipes.run(folder, bake, job.recipe, target=job.target, mode=job.mode, prune=job.prune)
-    finally:
-        provenance.reset(token)
+    with coming_from(job.provenance), engines.running(job.engine, print), ExitStack() as stack:
+        if job.engine.dask:
+            _send_by_value(folder / meta.FOLDER)
+            bake = stack.enter_context(_tasks_on_cluster(bake))
+        recipes.run(folder, bake, job.recipe, target=job.target, mode=job.mode, prune=job.prune)
 
 
 @contextmanager

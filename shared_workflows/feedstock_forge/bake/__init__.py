@@ -11,8 +11,8 @@ Importing this module stays cheap, because planning imports every recipe: xarray
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -49,6 +49,16 @@ class Provenance:
 
 provenance: ContextVar[Provenance | None] = ContextVar("provenance", default=None)
 """Set by whoever runs the recipe; nothing in the recipe needs to know it."""
+
+
+@contextmanager
+def coming_from(made: Provenance | None) -> Iterator[None]:
+    """Say of every dataset that is baked in the block where it comes from."""
+    token = provenance.set(made)
+    try:
+        yield
+    finally:
+        provenance.reset(token)
 
 
 def bake(
