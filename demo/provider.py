@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -91,12 +92,20 @@ def month(first: datetime.date) -> xr.Dataset:
     return dataset
 
 
-def write_inputs(folder: Path) -> list[Path]:
-    """Write a NetCDF4 file for each month into ``folder`` and return them in order."""
+def in_chunks(days: int) -> dict[str, dict[str, Any]]:
+    """The encoding of a month's variables in chunks of so many days."""
+    return {name: {**PACKING, "chunksizes": (days, len(LAT), len(LON))} for name in ("sst", "ice")}
+
+
+def write_inputs(folder: Path, count: int = len(MONTHS), name: str = "ocean-%Y-%m.nc", **words: Any) -> list[Path]:
+    """Write a NetCDF4 file for each of the first months into ``folder`` and return them in order.
+
+    ``words`` say how, as ``to_netcdf`` takes them; by default each file can grow along its days.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"ocean-{first:%Y-%m}.nc" for first in MONTHS]
-    for first, path in zip(MONTHS, paths, strict=True):
-        month(first).to_netcdf(path, engine="h5netcdf", unlimited_dims=["time"])
+    paths = [folder / f"{first:{name}}" for first in MONTHS[:count]]
+    for first, path in zip(MONTHS, paths, strict=False):
+        month(first).to_netcdf(path, engine="h5netcdf", **(words or {"unlimited_dims": ["time"]}))
     return paths
 
 

@@ -37,11 +37,7 @@ ONE_NOW_AND_ALL_AT_NIGHT = ["icechunk", pytest.param("zarr", marks=pytest.mark.s
 @pytest.fixture(scope="module")
 def ocean(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six months of the demonstration's ocean."""
-    folder = tmp_path_factory.mktemp("ocean")
-    paths = [folder / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:6]]
-    for first, path in zip(provider.MONTHS, paths, strict=False):
-        provider.month(first).to_netcdf(path, engine="h5netcdf", unlimited_dims=["time"])
-    return paths
+    return provider.write_inputs(tmp_path_factory.mktemp("ocean"), 6, "%Y-%m.nc")
 
 
 @pytest.fixture

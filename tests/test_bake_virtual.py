@@ -23,17 +23,13 @@ from feedstock_forge.bake import Provenance, bake, bake_virtual, coming_from
 from feedstock_forge.findings import Refused
 from support import faults
 
-DAILY: dict[str, Any] = {name: {**provider.PACKING, "chunksizes": (1, 45, 90)} for name in ("sst", "ice")}
+DAILY = provider.in_chunks(1)
 
 
 @pytest.fixture(scope="module")
 def ocean(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Four months of the demonstration's ocean, a chunk a day."""
-    folder = tmp_path_factory.mktemp("ocean")
-    paths = [folder / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:4]]
-    for first, path in zip(provider.MONTHS, paths, strict=False):
-        provider.month(first).to_netcdf(path, engine="h5netcdf", encoding=DAILY)
-    return paths
+    return provider.write_inputs(tmp_path_factory.mktemp("ocean"), 4, "%Y-%m.nc", encoding=DAILY)
 
 
 @pytest.fixture
@@ -207,11 +203,8 @@ class TestInputs:
         assert [path.name for path in tmp_path.iterdir()] == ["odd.nc"]
 
     def test_whose_chunks_do_not_fill_them_are_refused_unless_they_are_last(self, tmp_path: Path) -> None:
-        paths = []
-        for first in provider.MONTHS[:3]:
-            paths.append(tmp_path / f"{first:%Y-%m}.nc")
-            encoding = {name: {**provider.PACKING, "chunksizes": (31, 45, 90)} for name in ("sst", "ice")}
-            provider.month(first).to_netcdf(paths[-1], engine="h5netcdf", unlimited_dims=["time"], encoding=encoding)
+        monthly = provider.in_chunks(31)
+        paths = provider.write_inputs(tmp_path, 3, "%Y-%m.nc", unlimited_dims=["time"], encoding=monthly)
         target = str(tmp_path / "ocean.icechunk")
         bake_virtual(urls(paths[:2]), target, concat_dim="time")
         holds(target, paths[:2], f"file://{tmp_path}/")

@@ -29,12 +29,7 @@ from support import feedstocks
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    paths = [folder / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:3]]
-    for first, path in zip(provider.MONTHS, paths, strict=False):
-        chunks = {name: {**provider.PACKING, "chunksizes": (1, 45, 90)} for name in ("sst", "ice")}
-        provider.month(first).to_netcdf(path, engine="h5netcdf", encoding=chunks)
-    return paths
+    return provider.write_inputs(tmp_path_factory.mktemp("inputs"), 3, "%Y-%m.nc", encoding=provider.in_chunks(1))
 
 
 @pytest.fixture

@@ -187,9 +187,7 @@ def test_bake_writes_on_the_cluster_what_it_writes_in_threads(feedstock: Feedsto
         bake(INPUTS, target, mode=mode, concat_dim="time", chunks={{"time": 10}}, preprocess=double)
     """
     (tmp_path / "seen").mkdir()
-    paths = [tmp_path / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:4]]
-    for first, path in zip(provider.MONTHS, paths, strict=False):
-        provider.month(first).to_netcdf(path, engine="h5netcdf", unlimited_dims=["time"])
+    paths = provider.write_inputs(tmp_path, 4, "%Y-%m.nc")
     target = tmp_path / f"ocean.{store}"
     for count, mode in ((3, "complete"), (4, "update")):
         inputs = [str(path) for path in paths[:count]]

@@ -39,12 +39,7 @@ def bucket(server: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> ObjectStor
 
 @pytest.fixture(scope="module")
 def ocean(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("ocean")
-    paths = [folder / f"{first:%Y-%m}.nc" for first in provider.MONTHS[:3]]
-    for first, path in zip(provider.MONTHS, paths, strict=False):
-        chunks = {name: {**provider.PACKING, "chunksizes": (1, 45, 90)} for name in ("sst", "ice")}
-        provider.month(first).to_netcdf(path, engine="h5netcdf", encoding=chunks)
-    return paths
+    return provider.write_inputs(tmp_path_factory.mktemp("ocean"), 3, "%Y-%m.nc", encoding=provider.in_chunks(1))
 
 
 def become(server: ObjectStorage, monkeypatch: pytest.MonkeyPatch, *actions: str) -> None:

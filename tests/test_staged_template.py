@@ -111,7 +111,7 @@ def test_the_example_lints_clean_and_belongs_to_who_reviews(staged: Feedstock) -
 
 
 def test_the_example_runs_pruned_where_it_stands(staged: Feedstock, tmp_path: Path) -> None:
-    files = provider.write_inputs(tmp_path / "inputs")[:3]
+    files = provider.write_inputs(tmp_path / "inputs", 3)
     recipe = Path(shutil.copytree(staged.folder / "recipes/example", tmp_path / "example"))
     text = (recipe / "recipe.py").read_text(encoding="utf-8")
     named, count = re.subn(r"(?m)^INPUTS = .*$", lambda _: f"INPUTS = {list(map(str, files))}", text)

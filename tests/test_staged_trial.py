@@ -41,7 +41,7 @@ def check(command: Command, staged: Feedstock, *options: object, code: int = 0) 
 def test_what_a_sound_recipe_makes_is_shown_and_what_all_of_it_would_take(
     command: Command, staged: Feedstock, tmp_path: Path
 ) -> None:
-    files = provider.write_inputs(tmp_path / "inputs")[:6]
+    files = provider.write_inputs(tmp_path / "inputs", 6)
     propose(
         staged,
         f"""

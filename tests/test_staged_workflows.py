@@ -107,7 +107,7 @@ def test_a_proposal_is_tried_without_a_secret_and_told_in_one_comment_whose_turn
         hub.person("ada", 1)
         hub.person("rita", 2, {name: "maintain"})
         token = hub.person("github-actions[bot]", 9, {name: "write"})
-        files = provider.write_inputs(tmp_path / "inputs")[:4]
+        files = provider.write_inputs(tmp_path / "inputs", 4)
         home = generated.generate(forge, "noaa-sst")
         choose_inputs(home, [str(file) for file in files])
         git(staged.folder, "checkout", "--quiet", "-b", "mine")
