@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -44,8 +46,8 @@ def run() -> list[Figure | Series]:
         for size in sizes:
             seconds = alternate(
                 scaled(TURNS, 1),
-                lambda: [new() for _ in range(size)],  # noqa: B023 - called before the next size
-                lambda: [copy(forge) for _ in range(size)],  # noqa: B023
+                partial(_again, size, new),
+                partial(_again, size, partial(copy, forge)),
             )
             ours_grown.append(seconds[0])
             copied_grown.append(seconds[1])
@@ -73,6 +75,11 @@ def run() -> list[Figure | Series]:
         Series("`feedstock new`", work, steps, ours_grown),
         Series("`copier copy`", work, steps, copied_grown),
     ]
+
+
+def _again(times: int, make: Callable[[], object]) -> None:
+    for _ in range(times):
+        make()
 
 
 def _tree(folder: Path) -> dict[str, tuple[int, bytes]]:
