@@ -308,6 +308,9 @@ def _run_body(run: Run, deployment: Deployment) -> dict[str, Any]:
         "idempotency_key": run.key,
         "tags": [*deployment.body["tags"], *run.tags],
         "state": {"type": "SCHEDULED"},
+        # The schema is the deployment's for people who start runs by hand. Holding these against it, which are made
+        # from the same plan, would be a quarter of the server's work, and the flow checks them once more.
+        "enforce_parameter_schema": False,
     }
 
 
