@@ -53,6 +53,17 @@ def test_a_good_feedstock_ends_with_0_and_one_line(forge):
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(("disabled", "is_asked_for"), [(None, False), ("none-of-this-name", True)])
+def test_the_metadata_of_what_is_installed_is_imported_only_for_plugins(forge, disabled, is_asked_for):
+    command = [sys.executable, "-X", "importtime", FEEDSTOCK, "lint", "--bakeries", forge / "bakeries"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYDANTIC_DISABLE_PLUGINS"}
+    environment |= {"PYDANTIC_DISABLE_PLUGINS": disabled} if disabled else {}
+    folder = forge / "noaa-oisst-feedstock"
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("Nothing wrong")
+    assert ("importlib.metadata._adapters" in done.stderr) == is_asked_for
+
+
 def test_what_was_not_checked_is_said(forge):
     (forge / "noaa-oisst-feedstock" / ".copier-answers.yml").write_text("_commit: v1.0.0\n")
     assert "not checked: Generated files were not compared with the template" in lint(forge).stdout

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
-from typing import NoReturn
+from types import ModuleType
+from typing import Any, NoReturn
 
 QUICK = ("lint", "new", "plan", "register")
 """Commands that people or jobs wait for, and that leave nothing to tidy up."""
+
+
+class _Metadata(ModuleType):
+    """Stands for `importlib.metadata`, which it imports when something of it is used.
+
+    Pydantic imports it for its look for plugins, which nobody asks for where they are off: that is a tenth of what a
+    command costs.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # by which the import system tells packages from modules
+            raise AttributeError(name)
+        if name == "entry_points":
+            return lambda **selected: self._real().entry_points(**selected)
+        return getattr(self._real(), name)
+
+    def _real(self) -> ModuleType:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return importlib.import_module(self.__name__)
 
 
 def program() -> NoReturn:
@@ -24,6 +46,7 @@ def program() -> NoReturn:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in QUICK:
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        sys.modules["importlib.metadata"] = importlib.metadata = _Metadata("importlib.metadata")
         gc.set_threshold(50_000, 20, 20)
     if name != "new":  # which goes on with the imports of Copier, and makes one small folder
         gc.enable()
