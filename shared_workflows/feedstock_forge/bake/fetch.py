@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -13,8 +14,8 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -78,10 +79,18 @@ def fetching(stop: threading.Event) -> Iterator[Fetcher]:
         cache.mkdir(parents=True, exist_ok=True)
     timeout = httpx.Timeout(min(30, patience()), connect=10)
     headers = {"Accept-Encoding": "identity"}  # a length that can be checked, and a file that can be taken up again
-    with (
-        scratch(cache or Path(tempfile.gettempdir()), "feedstock-inputs-") as folder,
-        httpx.Client(follow_redirects=True, timeout=timeout, headers=headers) as client,
-    ):
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch(cache or Path(tempfile.gettempdir()), "feedstock-inputs-"))
+
+        made = functools.cache(
+            lambda: stack.enter_context(httpx.Client(follow_redirects=True, timeout=timeout, headers=headers))
+        )
+        one_by_one = threading.Lock()
+
+        def client() -> httpx.Client:
+            with one_by_one:
+                return made()
+
         yield Fetcher(folder, client, stop, cache, Room(folder))
 
 
@@ -90,7 +99,8 @@ class Fetcher:
     """Fetches inputs into a folder; usable from several threads at once."""
 
     folder: Path
-    client: httpx.Client
+    client: Callable[[], httpx.Client]
+    """Made when it is asked for: its certificates take longer to read than a small local input."""
     stop: threading.Event
     cache: Path | None
     room: Room
@@ -110,7 +120,7 @@ class Fetcher:
         copy = self.folder / name
         download: Download
         if urlsplit(url).scheme in ("http", "https"):
-            download = _OverHttp(self.client, url, copy, self.stop, self.room)
+            download = _OverHttp(self.client(), url, copy, self.stop, self.room)
         else:
             from .file_systems import Copy
 
