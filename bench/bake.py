@@ -124,7 +124,7 @@ def _workers(folder: Path) -> list[Figure | Series]:
     count = scaled(32, 2)
     inputs = [str(path) for path in _inputs(folder, "compressible", count)]
     taken: dict[int, list[float]] = {1: [], 2: []}
-    for turn in range(scaled(3, 1)):
+    for turn in range(scaled(TURNS, 1)):
         for workers, seconds in taken.items():
             with (
                 LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
@@ -137,19 +137,21 @@ def _workers(folder: Path) -> list[Figure | Series]:
                 with timed(seconds):
                     bake(inputs, target, concat_dim="time", chunk_size=CHUNK)
                 shutil.rmtree(target)
-        say(f"one worker {taken[1][-1]:.2f} s, two {taken[2][-1]:.2f} s ({turn + 1}/{scaled(3, 1)})")
+        say(f"one worker {taken[1][-1]:.2f} s, two {taken[2][-1]:.2f} s ({turn + 1}/{scaled(TURNS, 1)})")
     shutil.rmtree(Path(inputs[0]).parent)
     one, two = median(taken[1]), median(taken[2])
     return [
         Figure(
             f"baking {_size(count)} on two Dask workers", one / two, "times as fast", "≥ 1.7", "one worker",
-            f"{two:.2f} s to {one:.2f} s, medians of {scaled(3, 1)}",
+            f"{two:.2f} s to {one:.2f} s, medians of {scaled(TURNS, 1)}",
         )
     ]  # fmt: skip
 
 
 def _settle(number: int) -> None:
     """Give a worker one processor, and have it import before the clock runs what every further run finds imported."""
+    import netCDF4  # noqa: F401
+
     import feedstock_forge.bake.oven  # noqa: F401
 
     processors = sorted(os.sched_getaffinity(0))

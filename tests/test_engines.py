@@ -208,9 +208,12 @@ def test_an_adaptive_cluster_grows_with_what_waits_to_be_written(feedstock: Feed
     from feedstock_forge.bake import bake
 
     SEEN, MAIN = Path({seen!r}), os.getpid()
+    CHECKED = SEEN.with_name("checked")
 
     def wait_for_another(ds):
-        if os.getpid() != MAIN:
+        if os.getpid() == MAIN:  # which opens the input once all are checked
+            CHECKED.touch()
+        elif CHECKED.exists():
             (SEEN / str(os.getpid())).touch()
             while len(list(SEEN.iterdir())) < 2:
                 time.sleep(0.1)

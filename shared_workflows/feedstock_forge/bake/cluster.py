@@ -1,18 +1,23 @@
-"""Writing on a Dask cluster: its workers open the inputs themselves and write whole chunks into the store.
+"""Baking on a Dask cluster: its workers fetch the inputs, look at them, and write whole chunks into the store.
 
-A worker gets the bake once and parts of the dataset one after the other. Into Icechunk each part is written in a
-fork of the session, and the forks are merged into what is committed: still all at once, or nothing.
-https://icechunk.io/en/stable/parallel/#distributed-writes
+A worker gets the bake twice, to look at inputs and to write, and then inputs and parts of the dataset one after the
+other. Into Icechunk each part is written in a fork of the session, and the forks are merged into what is committed:
+still all at once, or nothing. https://icechunk.io/en/stable/parallel/#distributed-writes
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -23,29 +28,45 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
 
 from ..findings import Refused, Who, rule
-from .fetch import fetching
+from .fetch import Fetcher, fetching, local_path
+from .progress import identity
+from .steps import Stopped
 
 if TYPE_CHECKING:
+    from .inputs import Description
     from .oven import Bake, Box
 
 LOST = rule(
     "engine-worker-lost", "What kills one worker after the other would kill every further one.", who=Who.OPERATOR
 )
 
+ASKED_AT_ONCE = 64
+"""Threads that wait for what workers say of inputs."""
+
 _PARTS = 64
 """Parts of a dataset at the least: an adaptive cluster grows with what waits."""
 
 
-def client() -> Any | None:
-    """The client of the Dask cluster that is the default here. Never imports distributed: none runs without it."""
+@contextmanager
+def joined() -> Iterator[Workers | None]:
+    """The workers of the Dask cluster that is the default here, or ``None``; they forget the bake at the end.
+
+    Never imports distributed: no cluster runs without it.
+    """
     if "distributed" not in sys.modules:
-        return None
+        yield None
+        return
     from distributed import default_client
 
     try:
-        return default_client()
+        workers = Workers(default_client())
     except ValueError:
-        return None
+        yield None
+        return
+    try:
+        yield workers
+    finally:
+        workers.forget()
 
 
 def takes(store: ZarrStore) -> bool:
@@ -53,73 +74,190 @@ def takes(store: ZarrStore) -> bool:
     return isinstance(store, LocalStore) or isinstance(getattr(store, "session", None), icechunk.ForkSession)
 
 
-def write(
-    client: Any,
-    bake: Bake,
-    store: ZarrStore,
-    boxes: Sequence[Box],
-    done: int,
-    stops: list[int],
-    finished: Callable[[range, list[int]], None],
-) -> None:
-    """Write the boxes but for the first ``done`` on the cluster, and bring what was written back into ``store``.
+class Workers:
+    """The workers of a Dask cluster, who work for one bake."""
 
-    ``finished`` gets the numbers of the boxes of each part once they are there, and the bytes of each. Raises
-    :class:`Refused`, or what a worker raised, once no part is left running.
-    """
-    from distributed import KilledWorker, as_completed
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.name = uuid4().hex
+        """Of the bake, by which workers know it."""
+        self._looks: list[Any] = []
+        """The futures of all inputs."""
+        self._asking = threading.Lock()
+        self._where: dict[int, str] = {}
+        """The addresses of the workers that have fetched an input."""
 
-    threads = sum(client.nthreads().values())
-    left = len(boxes) - done
-    count = min(left, max(_PARTS, 4 * threads))
-    parts = [range(done + left * part // count, done + left * (part + 1) // count) for part in range(count)]
-    # Computed, not scattered: it is made again where the worker that holds it goes.
-    packed = client.submit(bytes, cloudpickle.dumps((bake, stops)), pure=False)
-    begun, key = pickle.dumps(store), uuid4().hex
-    futures = {
-        client.submit(_write, key, packed, begun, boxes[part.start : part.stop], pure=False): part for part in parts
-    }
-    try:
-        for future in as_completed(futures):
-            fork, sizes = future.result()
-            if fork is not None:
-                store.session.merge(fork)  # type: ignore[attr-defined]
-            finished(futures[future], sizes)
-    except KilledWorker as error:
-        client.cancel(list(futures))
-        fix = "look at the workers' logs: if memory ran out, give them more in `options`, or take smaller chunks"
-        raise Refused(LOST.at(None, f"workers died while they wrote: {error}", fix)) from None
-    except BaseException:
-        client.cancel(list(futures))
-        raise
-    finally:
-        # A cluster that stays should keep nothing of this run.
+    def look(self, bake: Bake, number: int) -> tuple[Description, int, str]:
+        """Have an input fetched and described; returns its size in bytes, and its :func:`~.progress.identity` too.
+
+        May be called from several threads at once. Raises :class:`Refused`, or what a worker raised.
+        """
+        with self._asking:
+            if not self._looks:
+                # All at once: to ask for each takes the scheduler longer than to look at a small one.
+                numbers, packed = range(len(bake.urls)), self._pack(bake, [])
+                self._looks = self.client.map(_look, numbers, name=self.name, packed=packed, pure=False)
+        future = self._looks[number]
+        with _worker_errors("looked at an input"):
+            while True:
+                try:
+                    description, size, known, where = future.result(timeout=1)
+                    break
+                except TimeoutError:
+                    if future.done():  # what the worker raised
+                        raise
+                    if bake.stop.is_set():
+                        raise Stopped from None
+        if local_path(bake.urls[number]) is None:
+            self._where[number] = where
+        return description, size, known
+
+    def write(
+        self,
+        bake: Bake,
+        store: ZarrStore,
+        boxes: Sequence[Box],
+        spans: Sequence[range],
+        done: int,
+        stops: list[int],
+        finished: Callable[[range, list[int]], None],
+    ) -> None:
+        """Write the boxes but for the first ``done``, and bring what was written back into ``store``.
+
+        ``spans`` are the numbers of the inputs of each box; ``finished`` gets the numbers of the boxes of each part
+        once they are there, and the bytes of each. Raises :class:`Refused`, or what a worker raised, once no part is
+        left running.
+        """
+        from distributed import as_completed
+
+        threads = sum(self.client.nthreads().values())
+        left = len(boxes) - done
+        count = min(left, max(_PARTS, 4 * threads))
+        parts = [range(done + left * part // count, done + left * (part + 1) // count) for part in range(count)]
+        # Each part goes to those who have its inputs, unless others have nothing to do.
+        of: defaultdict[frozenset[str], list[range]] = defaultdict(list)
+        for part in parts:
+            inputs = {number for box in part for number in spans[box]}
+            of[frozenset(self._where[number] for number in inputs if number in self._where)].append(part)
+        same = {"name": self.name, "packed": self._pack(bake, stops), "begun": pickle.dumps(store), "pure": False}
+        futures: dict[Any, range] = {}
+        for who, theirs in of.items():
+            some = [boxes[part.start : part.stop] for part in theirs]
+            choice: dict[str, Any] = {"workers": list(who), "allow_other_workers": True} if who else {}
+            futures |= zip(self.client.map(_write, some, **same, **choice), theirs, strict=True)
+        try:
+            with _worker_errors("wrote"):
+                for future, (fork, sizes) in as_completed(futures, with_results=True):
+                    if fork is not None:
+                        store.session.merge(fork)  # type: ignore[attr-defined]
+                    finished(futures[future], sizes)
+        except BaseException:
+            self.client.cancel(list(futures))
+            raise
+
+    def forget(self) -> None:
+        """Have the workers drop what they keep of the bake: a cluster that stays should keep nothing of it."""
         with contextlib.suppress(Exception):
-            client.run(_forget, key)
+            self.client.cancel(self._looks)
+            self.client.run(_forget, self.name)
+
+    def _pack(self, bake: Bake, stops: list[int]) -> Any:
+        # Computed, not scattered: it is made again where the worker that holds it goes.
+        return self.client.submit(bytes, cloudpickle.dumps((bake, stops)), pure=False)
 
 
-_held: dict[str, tuple[Bake, list[int], ExitStack]] = {}
-"""What a worker keeps between the parts of a bake, and where it puts inputs that it has to fetch."""
+@contextmanager
+def _worker_errors(when: str) -> Iterator[None]:
+    """Say what it means that one worker after the other died."""
+    from distributed import KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        fix = "look at the workers' logs: if memory ran out, give them more in `options`, or take smaller chunks"
+        raise Refused(LOST.at(None, f"workers died while they {when}: {error}", fix)) from None
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """Let what is freed be used again until the end, where Dask has its workers give it back to the system at once.
+
+    A bake takes tens of MiB for each part, and to be given them anew takes a third of its time.
+    https://distributed.dask.org/en/stable/worker-memory.html#automatically-trim-memory
+    https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    threshold, libc = os.environ.get("MALLOC_TRIM_THRESHOLD_", ""), ctypes.CDLL(None)
+    if not threshold.isdigit() or not hasattr(libc, "mallopt"):
+        yield
+        return
+    trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+    libc.mallopt(trim, 1 << 30)
+    libc.mallopt(mmap, 1 << 30)
+    try:
+        yield
+    finally:
+        libc.mallopt(trim, int(threshold))
+        libc.mallopt(mmap, 128 << 10)  # where it was: it only moves where nobody sets the other
+        libc.malloc_trim(0)
+
+
+@dataclass
+class _Held:
+    """What a worker keeps of a bake, from one input and from one part to the next."""
+
+    stop: threading.Event
+    fetcher: Fetcher
+    until: ExitStack
+    """Stops what is still at work, and removes what it needs."""
+    paths: dict[int, Path] = field(default_factory=dict)
+    """The files of inputs that are here."""
+    unpacked: dict[bytes, tuple[Bake, list[int]]] = field(default_factory=dict)
+
+
+_held: dict[str, _Held] = {}
 _holding = threading.Lock()
 
 
-def _write(key: str, packed: bytes, begun: bytes, part: Sequence[Box]) -> tuple[icechunk.ForkSession | None, list[int]]:
-    """Write one part, on a worker; returns the fork of the session that holds it, and the bytes of each box."""
+def _hold(name: str, packed: bytes) -> tuple[Bake, list[int]]:
+    """What was packed for the workers, unpacked once; before and after all inputs are known it uses the same files."""
     with _holding:
-        if key not in _held:
+        if name not in _held:
+            until = ExitStack()
+            until.enter_context(memory_kept())
+            stop = threading.Event()
+            _held[name] = _Held(stop, until.enter_context(fetching(stop)), until)
+            until.callback(stop.set)
+        held = _held[name]
+        if packed not in held.unpacked:
             bake, stops = pickle.loads(packed)  # noqa: S301 - it comes from the recipe's own process
-            fetched = ExitStack()
-            bake.fetcher = fetched.enter_context(fetching(bake.stop))
-            _held[key] = bake, stops, fetched
-        bake, stops, _ = _held[key]
-    store = pickle.loads(begun)  # noqa: S301 - as above
+            bake.stop, bake.fetcher, bake.paths = held.stop, held.fetcher, held.paths
+            held.unpacked[packed] = bake, stops
+        return held.unpacked[packed]
+
+
+def _look(number: int, name: str, packed: bytes) -> tuple[Description, int, str, str]:
+    """Fetch and describe one input, on a worker; returns the worker's address last."""
+    from distributed import get_worker
+
+    bake, _ = _hold(name, packed)
+    url = bake.urls[number]
+    description, size = bake.look(number, url)
+    return description, size, identity(url, bake.paths[number]), get_worker().address
+
+
+def _write(
+    part: Sequence[Box], name: str, packed: bytes, begun: bytes
+) -> tuple[icechunk.ForkSession | None, list[int]]:
+    """Write one part, on a worker; returns the fork of the session that holds it, and the bytes of each box."""
+    bake, stops = _hold(name, packed)
+    store = pickle.loads(begun)  # noqa: S301 - it comes from the recipe's own process
     # What was consolidated when the dataset was published does not know how long its arrays are to be.
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     sizes = [bake.put(box, stops, cast("zarr.Array[Any]", group[box.variable])) for box in part]
     return getattr(store, "session", None), sizes
 
 
-def _forget(key: str) -> None:
+def _forget(name: str) -> None:
     with _holding:
-        if key in _held:
-            _held.pop(key)[2].close()
+        if name in _held:
+            _held.pop(name).until.close()

@@ -28,9 +28,9 @@ from ..findings import Finding, Refused, Who, refuse_errors, rule
 from ..models import did_you_mean
 from ..quantities import Memory, format_size
 from . import PRUNED_INPUTS, Provenance, cluster, record
-from .fetch import Fetcher, fetching, shown
+from .fetch import Fetcher, fetching, local_path, shown
 from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
-from .progress import Keeper, fingerprint
+from .progress import Keeper, fingerprint, identity
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
 from .stores import Store, claim, storage_errors
 
@@ -41,6 +41,7 @@ CHANGED = rule(
 )
 MODE = rule("mode-unknown", "A run writes all, or appends what is new.")
 CHUNKS = rule("chunks-invalid", "A chunk is a number of elements along a dimension of the dataset.")
+REPLACED = rule("input-replaced", "A dataset is made of one state of its inputs.")
 TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag cannot move.", who=Who.MAINTAINER)
 
 # Against Zarr's default, Zstandard: smaller for packed integers and for floats, and several times faster both ways.
@@ -87,8 +88,9 @@ def run(
         store.ensure_writable()
         base = published if first else None
         stop = threading.Event()
-        with fetching(stop) as fetcher:
+        with fetching(stop) as fetcher, cluster.joined() as workers:
             bake = (kind or Bake)(wanted[first:], concat_dim, preprocess, fetcher, stop)
+            bake.workers = workers
             bake.largest_chunk = largest
             bake.fetch()
             step("check the inputs against each other", lambda: bake.check(base))
@@ -100,7 +102,7 @@ def run(
             commit = provenance.commit if provenance else None
             if kind is None and (preprocess is None or commit):
                 asked = [wanted, mode, prune, first, chunks, largest, commit if preprocess else None]
-                bake.keeper = Keeper(store, bake.fingerprint(asked), bake.urls, bake.paths)
+                bake.keeper = Keeper(store, bake.fingerprint(asked), len(bake.urls), bake.identity)
 
             def write() -> None:
                 with storage_errors(target):
@@ -147,12 +149,18 @@ class Bake:
         self.preprocess = preprocess
         self.fetcher = fetcher
         self.stop = stop
+        self.workers: cluster.Workers | None = None
+        """Of the Dask cluster, if there is one: they fetch, look and write."""
         self.paths: dict[int, Path] = {}
+        """The files of the inputs that are on this machine."""
+        self.identities: dict[int, str] = {}
+        """What the inputs were when others looked at them."""
         self.descriptions: list[Description] = []
         self.reference: Description
         self.coordinates: list[np.ndarray[Any, Any] | None] = []
         """The coordinate of each input as the dataset stores it."""
         self.opening = threading.Lock()
+        self.most_open = _OPEN
         self.largest_chunk = _CHUNK
         """Bytes."""
         self.attrs: dict[str, Any] = {}
@@ -174,10 +182,17 @@ class Bake:
 
             return step(f"input {number + 1} of {len(self.urls)}: {shown(url)}", look)
 
-        self.descriptions = in_threads(one, enumerate(self.urls), _FETCHING, self.stop)
+        at_once = _FETCHING if self.workers is None else cluster.ASKED_AT_ONCE
+        self.descriptions = in_threads(one, enumerate(self.urls), at_once, self.stop)
 
     def look(self, number: int, url: str) -> tuple[Description, int]:
-        """Fetch one input and describe it; returns its size in bytes too. Raises :class:`Refused`."""
+        """Fetch one input and describe it, here or on a worker; returns its size in bytes too.
+
+        Raises :class:`Refused`.
+        """
+        if self.workers is not None:
+            description, size, self.identities[number] = self.workers.look(self, number)
+            return description, size
         path = self.paths[number] = self.fetcher.fetch(url)
         opened = Opened.file(url, path, self.preprocess)
         try:
@@ -185,6 +200,10 @@ class Bake:
         finally:
             opened.close()
         return description, path.stat().st_size
+
+    def identity(self, number: int) -> str:
+        """What tells the file of this input from one that was changed. Raises ``OSError``."""
+        return self.identities.get(number) or identity(self.urls[number], self.paths[number])
 
     def check(self, base: Published | None) -> None:
         """Hold the inputs against each other, and against the dataset that they are appended to.
@@ -226,7 +245,7 @@ class Bake:
         empty store."""
         if self.keeper is not None and self.keeper.takes_up():
             return store.take_up()
-        return store.begin(keep=keep, fork=self.keeper is not None or cluster.client() is not None)
+        return store.begin(keep=keep, fork=self.keeper is not None or self.workers is not None)
 
     def write(self, store: ZarrStore, base: Published | None, chunks: dict[str, int], made: dict[str, Any]) -> None:
         """Write every chunk into ``store`` that is not there yet: a new dataset, or what follows ``base``."""
@@ -268,8 +287,8 @@ class Bake:
         # takes memory for the blocks that its library keeps.
         most = max((len(span) for box, span in zip(boxes, spans, strict=True) if len(box.index) > 1), default=1)
         self.most_open = min(threads * most, _OPEN)
-        if (client := cluster.client()) is not None and cluster.takes(store):
-            cluster.write(client, self, store, boxes, done, stops, finished)
+        if self.workers is not None and cluster.takes(store):
+            self.workers.write(self, store, boxes, spans, done, stops, finished)
             return
         self.kept_open = lru_cache(self.most_open)(self.open)
         try:
@@ -288,13 +307,13 @@ class Bake:
         return values.nbytes
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker of a cluster needs; it fetches for itself what it does not find."""
-        own = ("fetcher", "stop", "opening", "kept_open", "keeper")
+        """What a worker of a cluster needs; it has files of its own."""
+        own = ("fetcher", "stop", "workers", "paths", "opening", "kept_open", "keeper")
         return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.stop, self.opening, self.keeper = threading.Event(), threading.Lock(), None
+        self.stop, self.opening, self.workers, self.keeper = threading.Event(), threading.Lock(), None, None
         self.kept_open = lru_cache(self.most_open)(self.open)
 
     def copies(self, variable: Variable) -> bool:  # noqa: ARG002 - another kind of bake chooses
@@ -320,9 +339,19 @@ class Bake:
         """Open the input of this number."""
         # What `preprocess` left alone need not go through it again.
         preprocess = None if self.descriptions[number].is_plain else self.preprocess
-        if not self.paths[number].exists():  # a worker on another machine than the one that has looked at it
-            self.paths[number] = self.fetcher.fetch(self.urls[number])
+        if number not in self.paths:  # another machine has looked at it
+            self.paths[number] = self._fetch_again(number)
         return Opened.file(self.urls[number], self.paths[number], preprocess)
+
+    def _fetch_again(self, number: int) -> Path:
+        """The file of an input that others have looked at. Raises :class:`Refused` if it is another file by now."""
+        url = self.urls[number]
+        path = self.fetcher.fetch(url)
+        known = self.identities.get(number) if local_path(url) is None else None
+        if known is not None and identity(url, path) != known:
+            message = f"{shown(url)} is not the file any more that it was when this run began"
+            raise Refused(REPLACED.at(None, message, "run it again when the provider is done with it"))
+        return path
 
     def _axis(self, name: str) -> int:
         dims = self.reference.variables[name].dims

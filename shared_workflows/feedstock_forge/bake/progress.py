@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,11 +57,12 @@ class Progress:
 class Keeper:
     """Keeps the progress of one bake in its store; usable from several threads at once."""
 
-    def __init__(self, store: Store, work: str, urls: Sequence[str], paths: Mapping[int, Path]) -> None:
+    def __init__(self, store: Store, work: str, count: int, identity: Callable[[int], str]) -> None:
+        """For ``count`` inputs; ``identity`` is :func:`identity` of each, and may raise ``OSError``."""
         self.store = store
         self.work = work
-        self.urls = urls
-        self.paths = paths
+        self.count = count
+        self.identity = identity
         self.done = 0
         """So many of the first boxes are written."""
         self._spans: Sequence[range] = ()
@@ -114,15 +115,16 @@ class Keeper:
 
     def _whole(self, boxes: int) -> tuple[int, int]:
         """How many of the inputs are wholly written with so many boxes, and how many there are."""
-        return self._spans[boxes].start, len(self.urls)
+        return self._spans[boxes].start, self.count
 
     def _fingerprint(self, count: int) -> str | None:
         """Of what the first inputs hold; ``None`` if they cannot be looked at any more."""
+        if count > self.count:
+            return None
         try:
             while len(self._sources) < count:
-                number = len(self._sources)
-                self._sources.append(_identity(self.urls[number], self.paths[number]))
-        except (OSError, IndexError, KeyError):
+                self._sources.append(self.identity(len(self._sources)))
+        except OSError:
             return None
         return fingerprint(self._sources[:count])
 
@@ -134,8 +136,11 @@ def fingerprint(things: Any) -> str:
     return hashlib.sha256(json.dumps(things, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
-def _identity(url: str, path: Path) -> str:
-    """What tells a file from one that was changed; a copy that was fetched is as old as the fetching."""
+def identity(url: str, path: Path) -> str:
+    """What tells the file of an input from one that was changed; a copy that was fetched is as old as the fetching.
+
+    Raises ``OSError``.
+    """
     stat = path.stat()
     if local_path(url) is not None:
         return f"{stat.st_size} {stat.st_mtime_ns}"
