@@ -145,7 +145,6 @@ def test_an_empty_flow_leaves_the_published_dataset_where_its_source_fails(forge
     assert written(target, store, tmp_path) == [1, 2]
 
 
-@pytest.mark.slow
 def test_a_pipeline_is_made_tested_and_run_with_what_it_requires(forge, tmp_path):
     """As its README says, with its own pinned requirements, which exclude the forge's own xarray and Zarr."""
     folder = tmp_path / "noaa-oisst-feedstock"
