@@ -1,6 +1,7 @@
 """Every finding has its section in the manual, and the manual's examples are true."""
 
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -14,7 +15,18 @@ import pytest
 
 import feedstock_forge
 from feedstock_forge import bakery, lint
-from feedstock_forge.findings import DOCUMENTATION, RULES, Finding, Place, Severity, did_you_mean, rule, visible
+from feedstock_forge.findings import (
+    DOCUMENTATION,
+    RULES,
+    Finding,
+    Place,
+    Severity,
+    as_data,
+    did_you_mean,
+    of_data,
+    rule,
+    visible,
+)
 
 ROOT = Path(__file__).parents[1]
 FORGE = Path(__file__).parent / "data" / "forge"
@@ -169,6 +181,18 @@ def test_an_id_is_declared_once():
     rule("test-once", "…")
     with pytest.raises(ValueError, match="declared twice"):
         rule("test-once", "…")
+
+
+def test_a_finding_is_the_same_in_a_process_that_has_not_declared_its_rule(monkeypatch):
+    found = RULES["key-unknown"].at(Place("meta.yaml", 3), "unknown key `licence`", "did you mean `license`?")
+    data = json.loads(json.dumps(as_data(found)))
+    assert of_data(data) == found
+    monkeypatch.delitem(RULES, "key-unknown")
+    assert of_data(data) == found
+    assert "key-unknown" not in RULES
+    for wrong in ({"id": "x\n::add-mask::"}, {"severity": "fatal"}, {"who": "nobody"}):
+        with pytest.raises(ValueError, match=r"finding id|is not a valid"):
+            of_data(data | {"rule": data["rule"] | wrong})
 
 
 def test_what_a_stranger_wrote_is_short_and_visible_in_a_message():

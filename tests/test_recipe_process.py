@@ -91,6 +91,35 @@ def test_what_the_recipe_raises_is_a_finding_at_its_line(feedstock: Feedstock) -
     assert "add `nosuchpackage` to feedstock/requirements.txt" in missing.fix
 
 
+RUNNING = """
+import sys
+from pathlib import Path
+from feedstock_forge import recipe_process
+from feedstock_forge.bake import Provenance
+from feedstock_forge.findings import Refused
+
+folder, target = sys.argv[1:]
+job = recipe_process.Job(folder, "sst", target, "complete", False, Provenance("sst", "sst"))
+try:
+    recipe_process.run(Path(sys.executable), job, lambda line: None)
+except Refused as refused:
+    print(refused)
+"""
+
+
+def test_what_bake_refuses_reaches_a_flow_which_imports_nothing_of_bake(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    from feedstock_forge.bake import bake
+
+    def sst(target, mode="complete", prune=False):
+        bake(["/none.nc"], target, concat_dim="time")
+    """
+    told = job(feedstock, recipe, str(tmp_path / "sst.icechunk"))
+    command = [sys.executable, "-c", RUNNING, told.folder, told.target]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("input-missing: there is no file /none.nc")
+
+
 @pytest.mark.parametrize(
     ("end", "said"),
     [

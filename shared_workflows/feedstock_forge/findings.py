@@ -133,6 +133,7 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 RULES: dict[str, Rule] = {}
+_ID = re.compile(r"[a-z][a-z0-9-]{1,60}")
 
 
 def rule(id: str, why: str, *, severity: Severity = Severity.ERROR, who: Who = Who.CONTRIBUTOR) -> Rule:  # noqa: A002
@@ -170,15 +171,22 @@ def text(finding: Finding) -> str:
 
 
 def as_data(finding: Finding) -> dict[str, Any]:
-    """A finding for another process of the forge; :func:`of_data` makes it one again there."""
+    """A finding for another process of the forge, its rule included; :func:`of_data` makes it one again there."""
     place = asdict(finding.place) if finding.place else None
-    return {"id": finding.id, "message": finding.message, "fix": finding.fix, "place": place}
+    return {"rule": asdict(finding.rule), "message": finding.message, "fix": finding.fix, "place": place}
 
 
 def of_data(data: Mapping[str, Any]) -> Finding:
-    """The finding of :func:`as_data`. Raises ``KeyError`` for a rule that nothing here has declared."""
+    """The finding of :func:`as_data`. Raises ``KeyError``, ``TypeError`` or ``ValueError`` if it is none.
+
+    Its rule may be one that nobody has declared here: who runs a recipe imports nothing of what the recipe uses.
+    """
     place = Place(**data["place"]) if data["place"] else None
-    return RULES[data["id"]].at(place, str(data["message"]), str(data["fix"]))
+    name, severity, who, why = (str(data["rule"][key]) for key in ("id", "severity", "who", "why"))
+    if not _ID.fullmatch(name):
+        raise ValueError(f"{name[:60]!r} is no finding id")
+    declared = RULES.get(name) or Rule(name, Severity(severity), Who(who), _one_line(why))
+    return declared.at(place, str(data["message"]), str(data["fix"]))
 
 
 def below(finding: Finding, root: Path) -> Finding:
