@@ -124,6 +124,15 @@ def test_a_run_that_changes_nothing_or_fails_leaves_the_dataset_as_it_was(
     (broken / "feedstock/inputs/ice-2.nc").unlink()
     with pytest.raises(Refused, match=r"recipe-failed.*ice-2\.nc"):
         run(target, folder=broken)
+    recipe = broken / "feedstock/recipe.py"
+    recipe.write_text(RECIPE.replace("keys=[1, 2, 3]", "keys=[1, 3]"), encoding="utf-8")
+    for name in ("sst", "ice"):
+        shutil.copy(broken / f"feedstock/inputs/{name}-1.nc", broken / f"feedstock/inputs/{name}-3.nc")
+    with pytest.raises(Refused, match="beam-time-unsorted"):
+        run(target, folder=broken)
+    (broken / "feedstock/inputs/ice-1.nc").write_text("<html>log in</html>")
+    with pytest.raises(Refused, match=r"recipe-failed.*<html>lo"):
+        run(target, folder=broken)
     assert tree(tmp_path / "out") == before
 
 

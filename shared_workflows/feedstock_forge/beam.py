@@ -28,6 +28,7 @@ from .findings import Refused, Who, rule
 NO_STORE = rule("beam-no-store", "The run says where the dataset goes, and a pipeline has one place to be told.")
 NO_INPUTS = rule("beam-no-inputs", "A trial run needs to know which inputs are the first.")
 RUNNER = rule("beam-runner", "A pipeline runs where the bakery's engine says.", who=Who.OPERATOR)
+UNSORTED = rule("beam-time-unsorted", "Readers select spans of time, which only works where it increases.")
 PUBLISHED = rule("beam-target-published", "On object storage nothing replaces a folder at once.", who=Who.MAINTAINER)
 
 # What marks a folder as a Zarr store, of version 2 or 3.
@@ -82,6 +83,7 @@ def run(
         staged = folder / "store"
         _run(_targeted(pipeline, str(folder), staged.name), target)
         with places.storage_errors(target):
+            _refuse_disorder(str(staged))
             _write_down(str(staged), record.of(inputs, prune, provenance))
             places.move_into_place(staged, path)
     log.info("published %s", target)
@@ -104,6 +106,7 @@ def _run_on_object_storage(
     root, _, name = target.rstrip("/").rpartition("/")
     _run(_targeted(pipeline, root, name), target)
     with places.storage_errors(target):
+        _refuse_disorder(target)
         _write_down(target, record.of(inputs, prune, provenance))
     log.info("published %s", target)
 
@@ -122,6 +125,25 @@ def _is_done(published: dict[str, Any], inputs: list[str], target: str, mode: st
 def _attributes(path: Path) -> dict[str, Any]:
     file = path / ".zattrs"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _refuse_disorder(store: str) -> None:
+    """Raise :class:`Refused` unless every coordinate of times increases: a pipeline joins its inputs unseen."""
+    import fsspec
+    import zarr
+
+    group: Any = zarr.open_group(fsspec.get_mapper(store), mode="r")  # of the Zarr that goes with the pipeline
+    for name, array in group.arrays():
+        units = str(array.attrs.get("units", ""))
+        if array.attrs.get("_ARRAY_DIMENSIONS") != [name] or " since " not in units:
+            continue
+        times = array[:]
+        steps = times[1:] > times[:-1]
+        if not steps.all():
+            before = int(steps.argmin())
+            message = f"`{name}` goes from {times[before]} to {times[before + 1]} ({units}) at its place {before + 1}"
+            fix = f"put the keys of ConcatDim in the order of `{name}`, and leave out or cut off what comes twice"
+            raise Refused(UNSORTED.at(None, message, fix))
 
 
 def _write_down(store: str, made: dict[str, Any]) -> None:
