@@ -164,7 +164,7 @@ class _Race:
         folder, event = self._feedstock(count)
         plan, _ = self._feedstock_command("plan", folder, event, "--output", "plan.json")
         register, lines = self._feedstock_command("register", folder, event, "plan.json")
-        return plan, next(at for at, line in lines if line.startswith("started ")), register
+        return plan, max(at for at, line in lines if line.startswith("created deployment ")), register
 
     def _requests_again(self, count: int) -> int:
         """How many requests a second registration of the same release makes, counted where they leave."""
