@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support import actions, feedstocks, openapi, prefect, proxy
+from support import actions, faults, feedstocks, openapi, prefect, proxy
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +22,14 @@ ROOT = Path(__file__).parents[1]
 def feedstock(tmp_path: Path) -> feedstocks.Feedstock:
     """A small feedstock with one recipe, in a git repository."""
     return feedstocks.make(tmp_path / "server")
+
+
+@pytest.fixture
+def served(ocean: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Provider]:
+    """A provider of the files that the test's module calls its ocean, which is soon given up."""
+    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
+    with faults.serve(ocean[0].parent) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -41,13 +41,6 @@ def ocean(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def served(ocean: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Provider]:
-    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
-    with faults.serve(ocean[0].parent) as running:
-        yield running
-
-
-@pytest.fixture
 def store(ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[faults.FileSystem]]:
     """A file system of fsspec's that holds the ocean."""
     fsspec.register_implementation("faulty", faults.FileSystem, clobber=True)

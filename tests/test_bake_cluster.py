@@ -34,13 +34,6 @@ def ocean(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def served(ocean: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Provider]:
-    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
-    with faults.serve(ocean[0].parent) as running:
-        yield running
-
-
-@pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the workers put what they fetch, and this process too."""
     folder = tmp_path / "scratch"
@@ -89,9 +82,7 @@ def test_its_workers_fetch_and_each_writes_what_it_has(cluster: Client, scratch:
 
 @pytest.mark.usefixtures("cluster")
 def test_all_that_is_wrong_with_inputs_is_told_at_once(
-    ocean: list[Path],
-    served: faults.Provider,
-    tmp_path: Path,
+    ocean: list[Path], served: faults.Provider, tmp_path: Path
 ) -> None:
     served.always = {ocean[1].name: "html", ocean[2].name: "short", ocean[4].name: "404"}
     target = tmp_path / "out/ocean.icechunk"
@@ -101,10 +92,7 @@ def test_all_that_is_wrong_with_inputs_is_told_at_once(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_workers_that_die_of_an_input_are_told_of(
-    ocean: list[Path],
-    tmp_path: Path,
-) -> None:
+def test_workers_that_die_of_an_input_are_told_of(ocean: list[Path], tmp_path: Path) -> None:
     here = os.getpid()
 
     def deadly(ds: xr.Dataset) -> xr.Dataset:

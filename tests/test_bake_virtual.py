@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,11 @@ def ocean(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def served(ocean: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Provider]:
+def served(served: faults.Provider, monkeypatch: pytest.MonkeyPatch) -> faults.Provider:
     """The files as a public bucket, on a server of this machine."""
-    monkeypatch.setenv("FEEDSTOCK_PATIENCE", "3")
-    with faults.serve(ocean[0].parent) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-        monkeypatch.setenv("AWS_REGION", "nowhere")
-        yield running
+    monkeypatch.setenv("AWS_ENDPOINT_URL", served.url)
+    monkeypatch.setenv("AWS_REGION", "nowhere")
+    return served
 
 
 def urls(paths: list[Path]) -> list[str]:
