@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -114,13 +115,9 @@ def _memory(folder: Path) -> list[Figure | Series]:
 
 def _workers(folder: Path) -> list[Figure | Series]:
     """One Dask worker process and two, each with one thread and a processor of its own, on the same bake."""
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
+    if find_spec("distributed") is None:
         say("Dask workers are left out: dask[distributed] is not installed here")
         return []
-    from feedstock_forge.bake import bake
-
     counts, turns = scaled([16, 32, 64, 128], [2, 4]), scaled(3, 1)
     inputs = [str(path) for path in _inputs(folder, "compressible", counts[-1])]
     found: list[Figure | Series] = []
@@ -129,17 +126,7 @@ def _workers(folder: Path) -> list[Figure | Series]:
         taken: dict[int, list[float]] = {1: [], 2: []}
         for turn in range(turns):
             for workers, seconds in taken.items():
-                with (
-                    LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
-                    Client(cluster) as client,
-                ):
-                    for number, address in enumerate(client.scheduler_info()["workers"]):
-                        client.run(_settle, number, workers=[address])
-                    target = str(folder / f"dask-{workers}.zarr")
-                    subprocess.run([sys.executable, "-c", _TOUCH], check=True)
-                    with timed(seconds):
-                        bake(inputs[:count], target, concat_dim="time", chunk_size=CHUNK)
-                    shutil.rmtree(target)
+                seconds.append(_on_workers(workers, inputs[:count], folder / f"dask-{workers}.zarr"))
             said = f"one worker {taken[1][-1]:.2f} s, two {taken[2][-1]:.2f} s"
             say(f"{_size(count)}: {said} ({turn + 1}/{turns})")
         for workers, seconds in taken.items():
@@ -159,6 +146,26 @@ def _workers(folder: Path) -> list[Figure | Series]:
         Series("bake, one Dask worker", "GiB", gibibytes, medians[1]),
         Series("bake, two Dask workers", "GiB", gibibytes, medians[2]),
     ]
+
+
+def _on_workers(workers: int, inputs: list[str], target: Path) -> float:
+    """The seconds that a bake takes on so many workers that are there already."""
+    from distributed import Client, LocalCluster
+
+    from feedstock_forge.bake import bake
+
+    seconds: list[float] = []
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        for number, address in enumerate(client.scheduler_info()["workers"]):
+            client.run(_settle, number, workers=[address])
+        subprocess.run([sys.executable, "-c", _TOUCH], check=True)
+        with timed(seconds):
+            bake(inputs, str(target), concat_dim="time", chunk_size=CHUNK)
+    shutil.rmtree(target)
+    return seconds[0]
 
 
 def _settle(number: int) -> None:
