@@ -104,8 +104,8 @@ class Workers:
                     description, size, known, where = future.result(timeout=1)
                     break
                 except TimeoutError:
-                    if future.done():  # what the worker raised
-                        raise
+                    if future.status == "error":  # by now, or what the worker raised is a TimeoutError itself
+                        future.result()
                     if bake.stop.is_set():
                         raise Stopped from None
         if local_path(bake.urls[number]) is None:
