@@ -46,6 +46,9 @@ ASKED_AT_ONCE = 64
 _PARTS = 64
 """Parts of a dataset at the least: an adaptive cluster grows with what waits."""
 
+_ROUNDS = 4
+"""Parts for each thread of the workers at the least."""
+
 
 @contextmanager
 def joined() -> Iterator[Workers | None]:
@@ -130,10 +133,7 @@ class Workers:
         """
         from distributed import as_completed
 
-        threads = sum(self.client.nthreads().values())
-        left = len(boxes) - done
-        count = min(left, max(_PARTS, 4 * threads))
-        parts = [range(done + left * part // count, done + left * (part + 1) // count) for part in range(count)]
+        parts = parts_of(range(done, len(boxes)), sum(self.client.nthreads().values()))
         # Each part goes to those who have its inputs, unless others have nothing to do.
         of: defaultdict[frozenset[str], list[range]] = defaultdict(list)
         for part in parts:
@@ -164,6 +164,21 @@ class Workers:
     def _pack(self, bake: Bake, stops: list[int]) -> Any:
         # Computed, not scattered: it is made again where the worker that holds it goes.
         return self.client.submit(bytes, cloudpickle.dumps((bake, stops)), pure=False)
+
+
+def parts_of(boxes: range, threads: int) -> list[range]:
+    """Cut boxes into parts, the last ones the smallest: with those, all threads end at nearly the same time.
+
+    As factoring does, https://doi.org/10.1145/135226.135232, but for the first parts, which a kill would lose.
+    """
+    at_once = _ROUNDS * max(threads, 1)  # an adaptive cluster may have no worker yet
+    most = -(-len(boxes) // max(_PARTS, at_once))
+    parts = []
+    while boxes:
+        size = max(1, min(most, len(boxes) // at_once))
+        parts.append(boxes[:size])
+        boxes = boxes[size:]
+    return parts
 
 
 @contextmanager
