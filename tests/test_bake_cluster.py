@@ -19,6 +19,7 @@ from distributed import Client, LocalCluster
 
 from demo import provider
 from feedstock_forge.bake import bake
+from feedstock_forge.bake.cluster import Look, Workers, parts_of
 from feedstock_forge.bake.fetch import fetching
 from feedstock_forge.bake.oven import Bake
 from feedstock_forge.bake.progress import identity
@@ -72,9 +73,8 @@ def test_its_workers_fetch_and_each_writes_what_it_has(cluster: Client, scratch:
         bake(inputs, target, concat_dim="time", chunks={"time": 10})
     with provider.open_dataset(target) as baked:
         assert baked.v.values[:, 0].tolist() == [number for number in range(COUNT) for _ in range(10)]
-    # The first one also where the dataset is laid out.
     assert {name: len(requests) for name, requests in served.requests.items()} == {
-        f"{number}.nc": 1 if number else 2 for number in range(COUNT)
+        f"{number}.nc": 1 for number in range(COUNT)
     }
     assert not list(scratch.rglob("*.nc")), "nothing is left with the workers"
     assert cluster.nthreads(), "which stay"
@@ -118,6 +118,42 @@ def test_an_input_that_is_replaced_on_the_way_is_refused(ocean: list[Path], tmp_
         shutil.copy(ocean[1], tmp_path / "moving.nc")
         with pytest.raises(Refused, match="input-replaced"):
             bakes.open(0)
+
+
+class Late:
+    """A future that is done in the moment in which whoever waits for it gives up."""
+
+    status = "finished"
+
+    def __init__(self, result: Look) -> None:
+        self.results: list[Look | None] = [None, result]
+
+    def result(self, timeout: float | None = None) -> Look:
+        if (result := self.results.pop(0)) is None:
+            raise TimeoutError(f"timed out after {timeout} s")
+        return result
+
+
+def test_an_input_that_is_looked_at_as_the_wait_ends_is_no_failure(ocean: list[Path]) -> None:
+    stop = threading.Event()
+    with fetching(stop) as fetcher:
+        bakes = Bake([str(ocean[0])], "time", None, fetcher, stop)
+        description, size = bakes.look(0, bakes.urls[0])
+        workers = Workers(None)
+        looked = Look(description, size, "", bakes.shared, "tcp://127.0.0.1:1")
+        workers._looks = [Late(looked)]
+        assert workers.look(bakes, 0) is looked
+
+
+@pytest.mark.parametrize(("boxes", "threads"), [(1, 1), (9, 0), (65, 2), (257, 2), (10_000, 3), (50, 200)])
+def test_the_last_parts_are_the_smallest_and_none_is_left_out(boxes: int, threads: int) -> None:
+    parts = parts_of(range(7, 7 + boxes), threads)
+    assert [box for part in parts for box in part] == list(range(7, 7 + boxes))
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+    assert sizes[0] <= -(-boxes // 64)
+    assert len(parts) >= min(boxes, 32)
 
 
 FAULTS = """

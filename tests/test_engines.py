@@ -207,13 +207,13 @@ def test_an_adaptive_cluster_grows_with_what_waits_to_be_written(feedstock: Feed
     from pathlib import Path
     from feedstock_forge.bake import bake
 
-    SEEN, MAIN = Path({seen!r}), os.getpid()
-    CHECKED = SEEN.with_name("checked")
+    SEEN = Path({seen!r})
+    LOOKED = SEEN.with_name("looked")
 
     def wait_for_another(ds):
-        if os.getpid() == MAIN:  # which opens the input once all are checked
-            CHECKED.touch()
-        elif CHECKED.exists():
+        if not LOOKED.exists():  # the one input is opened once before it is written
+            LOOKED.touch()
+        else:
             (SEEN / str(os.getpid())).touch()
             while len(list(SEEN.iterdir())) < 2:
                 time.sleep(0.1)

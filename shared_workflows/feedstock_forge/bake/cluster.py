@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import cloudpickle
 import icechunk
+import numpy as np
 import zarr
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
@@ -77,6 +78,21 @@ def takes(store: ZarrStore) -> bool:
     return isinstance(store, LocalStore) or isinstance(getattr(store, "session", None), icechunk.ForkSession)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a worker has found in an input."""
+
+    description: Description
+    size: int
+    """Of its file, in bytes."""
+    identity: str
+    """See :func:`~.progress.identity`."""
+    shared: dict[str, np.ndarray[Any, Any]]
+    """The stored values that it has in common with all inputs, if it is the first one."""
+    worker: str
+    """The address of who has it."""
+
+
 class Workers:
     """The workers of a Dask cluster, who work for one bake."""
 
@@ -90,10 +106,10 @@ class Workers:
         self._where: dict[int, str] = {}
         """The addresses of the workers that have fetched an input."""
 
-    def look(self, bake: Bake, number: int) -> tuple[Description, int, str]:
-        """Have an input fetched and described; returns its size in bytes, and its :func:`~.progress.identity` too.
+    def look(self, bake: Bake, number: int) -> Look:
+        """Have an input fetched and described. May be called from several threads at once.
 
-        May be called from several threads at once. Raises :class:`Refused`, or what a worker raised.
+        Raises :class:`Refused`, or what a worker raised.
         """
         with self._asking:
             if not self._looks:
@@ -104,7 +120,7 @@ class Workers:
         with _worker_errors("looked at an input"):
             while True:
                 try:
-                    description, size, known, where = future.result(timeout=1)
+                    found: Look = future.result(timeout=1)
                     break
                 except TimeoutError:
                     if future.status == "error":  # by now, or what the worker raised is a TimeoutError itself
@@ -112,8 +128,8 @@ class Workers:
                     if bake.stop.is_set():
                         raise Stopped from None
         if local_path(bake.urls[number]) is None:
-            self._where[number] = where
-        return description, size, known
+            self._where[number] = found.worker
+        return found
 
     def write(
         self,
@@ -250,14 +266,15 @@ def _hold(name: str, packed: bytes) -> tuple[Bake, list[int]]:
         return held.unpacked[packed]
 
 
-def _look(number: int, name: str, packed: bytes) -> tuple[Description, int, str, str]:
-    """Fetch and describe one input, on a worker; returns the worker's address last."""
+def _look(number: int, name: str, packed: bytes) -> Look:
+    """Fetch and describe one input, on a worker."""
     from distributed import get_worker
 
     bake, _ = _hold(name, packed)
     url = bake.urls[number]
     description, size = bake.look(number, url)
-    return description, size, identity(url, bake.paths[number]), get_worker().address
+    shared = bake.shared if number == 0 else {}
+    return Look(description, size, identity(url, bake.paths[number]), shared, get_worker().address)
 
 
 def _write(

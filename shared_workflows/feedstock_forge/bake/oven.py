@@ -159,6 +159,8 @@ class Bake:
         self.reference: Description
         self.coordinates: list[np.ndarray[Any, Any] | None] = []
         """The coordinate of each input as the dataset stores it."""
+        self.shared: dict[str, np.ndarray[Any, Any]] = {}
+        """The stored values of what the inputs are not joined along, as the first one has them."""
         self.opening = threading.Lock()
         self.most_open = _OPEN
         self.largest_chunk = _CHUNK
@@ -191,15 +193,27 @@ class Bake:
         Raises :class:`Refused`.
         """
         if self.workers is not None:
-            description, size, self.identities[number] = self.workers.look(self, number)
-            return description, size
+            found = self.workers.look(self, number)
+            self.identities[number] = found.identity
+            self.shared |= found.shared
+            return found.description, found.size
         path = self.paths[number] = self.fetcher.fetch(url)
         opened = Opened.file(url, path, self.preprocess)
         try:
-            description = opened.describe(self.concat_dim)
+            return self.describe(number, opened), path.stat().st_size
         finally:
             opened.close()
-        return description, path.stat().st_size
+
+    def describe(self, number: int, opened: Opened) -> Description:
+        """Describe one input, and keep what the first one shares with all. Raises :class:`Refused`."""
+        description = opened.describe(self.concat_dim)
+        if number == 0:
+            self.shared = {
+                name: opened.values(name, {}).astype(variable.dtype)
+                for name, variable in description.variables.items()
+                if variable.digest is not None
+            }
+        return description
 
     def identity(self, number: int) -> str:
         """What tells the file of this input from one that was changed. Raises ``OSError``."""
@@ -308,12 +322,13 @@ class Bake:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker of a cluster needs; it has files of its own."""
-        own = ("fetcher", "stop", "workers", "paths", "opening", "kept_open", "keeper")
+        own = ("fetcher", "stop", "workers", "paths", "opening", "kept_open", "keeper", "shared")
         return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.stop, self.opening, self.workers, self.keeper = threading.Event(), threading.Lock(), None, None
+        self.shared = {}
         self.kept_open = lru_cache(self.most_open)(self.open)
 
     def copies(self, variable: Variable) -> bool:  # noqa: ARG002 - another kind of bake chooses
@@ -374,7 +389,6 @@ class Bake:
             CHUNKS.at(None, f"chunks names `{name}`, which is no dimension", did_you_mean(name, sorted(sizes)))
             for name in unknown
         )
-        opened = self.open(0)
         variables, encoding = {}, {}
         for name, variable in self.reference.variables.items():
             shape = tuple(sizes[dim] for dim in variable.dims)
@@ -383,7 +397,7 @@ class Bake:
                 data: Any = dask.array.zeros(shape, dtype=variable.dtype, chunks=-1)
                 encoding[name] = self.storage(name, shape, chunks)
             else:
-                data = opened.values(name, {}).astype(variable.dtype)
+                data = self.shared[name]
             # Or xarray would give every array of floats a fill value.
             no_fill = {} if "_FillValue" in self.variable_attrs[name] else {"_FillValue": None}
             variables[name] = xr.Variable(variable.dims, data, self.variable_attrs[name], no_fill)

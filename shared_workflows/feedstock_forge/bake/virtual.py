@@ -86,7 +86,7 @@ class References(oven.Bake):
         self.sources[number] = source = _Source(store, {}, {}, modified)
         opened = self.open(number)
         with _provider_errors(url):
-            description = opened.describe(self.concat_dim)
+            description = self.describe(number, opened)
         referred = [name for name, variable in description.variables.items() if not self.copies(variable)]
         refuse_errors(finding for name in referred for finding in self._untouched(opened, name, description))
         source.names.update({name: opened.untouched[name] for name in referred})
