@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
-from . import __version__
+from . import __version__, certificates
 from .findings import Finding, Refused, Who, rule
 from .pace import Pace
 from .retries import Busy, attempts
@@ -74,8 +74,9 @@ class GitHub:
             headers["authorization"] = f"Bearer {token}"
         # A renamed repository answers with a redirect; httpx drops the token if that leads to another host.
         self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=10), follow_redirects=True
-        )
+            base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=10), follow_redirects=True,
+            verify=certificates.authorities(),
+        )  # fmt: skip
 
     @classmethod
     def from_environment(

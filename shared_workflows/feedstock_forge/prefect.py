@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from . import certificates
 from .findings import Refused, Who, rule
 from .retries import Busy, attempts
 
@@ -63,7 +64,8 @@ class Prefect:
             headers["authorization"] = f"Bearer {key}"
         elif auth:
             headers["authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=10))
+        trusted, timeout = certificates.for_url(self.url), httpx.Timeout(30, connect=10)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, verify=trusted)
 
     @classmethod
     def from_environment(
