@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import Command
-from feedstock_forge import plan, register, trigger
+from feedstock_forge import certificates, plan, register, trigger
 from feedstock_forge.bakery import Bakeries
 from feedstock_forge.findings import Refused
 from feedstock_forge.prefect import Prefect
@@ -293,12 +294,21 @@ def test_a_bakery_that_nobody_serves_is_named_with_the_command_that_serves_it(
 
 
 def test_registering_imports_nothing_heavy_and_nothing_of_the_feedstock() -> None:
-    code = (
-        "import sys, feedstock_forge.cli.register; "
-        "print([name for name in ('prefect', 'xarray', 'copier', 'dask', 'icechunk') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    program = str(Path(sys.executable).with_name("feedstock"))
+    command = [sys.executable, "-X", "importtime", program, "register", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"feedstock_forge.register", "httpx"} <= imported
+    assert not {"prefect", "xarray", "copier", "dask", "icechunk", "rich"} & imported
+
+
+def test_an_https_server_is_held_against_the_authorities_and_for_any_other_nobody_is_trusted() -> None:
+    for url, trusts in [("https://api.prefect.cloud/api", True), ("HTTPS://x/api", True), ("http://x/api", False)]:
+        context = certificates.for_url(url)
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.check_hostname
+        assert bool(context.get_ca_certs()) == trusts
+    assert certificates.for_url("https://x") is certificates.authorities()
 
 
 # What follows needs no server: it is refused before anything is asked.

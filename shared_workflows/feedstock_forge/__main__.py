@@ -47,6 +47,8 @@ def program() -> NoReturn:
     if name in QUICK:
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         sys.modules["importlib.metadata"] = importlib.metadata = _Metadata("importlib.metadata")
+        # httpx has a command line of its own and imports it, with Rich, wherever that can be: half of what httpx costs.
+        sys.modules["httpx._main"] = None  # type: ignore[assignment] # which is how an import is told to fail
         gc.set_threshold(50_000, 20, 20)
     if name != "new":  # which goes on with the imports of Copier, and makes one small folder
         gc.enable()
