@@ -299,7 +299,7 @@ def test_registering_imports_nothing_heavy_and_nothing_of_the_feedstock() -> Non
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"feedstock_forge.register", "httpx"} <= imported
-    assert not {"prefect", "xarray", "copier", "dask", "icechunk", "rich"} & imported
+    assert not {"prefect", "xarray", "copier", "dask", "icechunk", "rich", "asyncio"} & imported
 
 
 def test_an_https_server_is_held_against_the_authorities_and_for_any_other_nobody_is_trusted() -> None:

@@ -7,7 +7,6 @@ the runner. A worker and ``feedstock run`` import it with :func:`load`.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.util
 import inspect as python
@@ -126,6 +125,8 @@ def run(folder: Path, bake: Callable[..., Any], recipe_id: str, *, target: str, 
     try:
         made = bake(target=target, mode=mode, prune=prune)
         if python.iscoroutine(made):
+            import asyncio  # which takes longer to import than what most who import this module ask of it
+
             asyncio.run(made)
     except Refused:
         raise

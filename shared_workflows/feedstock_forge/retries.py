@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import httpx
-import stamina
 
-stamina.instrumentation.set_on_retry_hooks([])  # the clients say what is tried again; it is not logged a second time
+if TYPE_CHECKING:
+    import stamina
 
 
 class Busy(Exception):  # noqa: N818 - a state, not a fault
@@ -18,16 +20,43 @@ class Busy(Exception):  # noqa: N818 - a state, not a fault
         self.after = after
 
 
-def attempts(patience: float, first: float, longest: float) -> Iterator[stamina.Attempt]:
+class First:
+    """The first attempt, which keeps what went wrong with it."""
+
+    num = 1
+    error: Exception | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.error = error if isinstance(error, Exception) else None
+        return self.error is not None
+
+
+def attempts(patience: float, first: float, longest: float) -> Iterator[First | stamina.Attempt]:
     """Attempts with pauses that grow from ``first`` to ``longest`` seconds, for ``patience`` seconds in all.
 
-    :class:`Busy` and broken connections are tried again; the last of them is let through.
+    :class:`Busy` and broken connections are tried again; the last of them is let through, and so is any other error.
     """
-    return iter(
-        stamina.retry_context(
-            on=_backoff, attempts=None, timeout=patience, wait_initial=first, wait_max=longest, wait_jitter=2 * first
-        )
-    )
+    began = First()
+    yield began
+    if began.error is None:
+        return
+    # Only now, since it imports asyncio: that takes longer than a request, of which most are answered at once.
+    import stamina
+
+    stamina.instrumentation.set_on_retry_hooks([])  # the clients say what is tried again: no second line in the log
+    for attempt in stamina.retry_context(
+        on=_backoff, attempts=None, timeout=patience, wait_initial=first, wait_max=longest, wait_jitter=2 * first
+    ):
+        if attempt.num == 1:
+            with attempt:
+                raise began.error
+        else:
+            yield attempt
 
 
 def _backoff(error: Exception) -> bool | float:
