@@ -15,7 +15,9 @@ FOLDER = Path(__file__).parents[2] / ".tools" / "chromium"
 def launch() -> Iterator[Browser]:
     """Start the browser, with the fonts and libraries that it comes with."""
     assert (FOLDER / "chromium").exists(), "the browser is not there: run `make tools`"
-    environment = {"LD_LIBRARY_PATH": str(FOLDER / "al2023/lib"), "FONTCONFIG_PATH": str(FOLDER / "fonts")}
+    # Its own list of folders with fonts knows those of a cloud function only, and without a font it dies of some pages.
+    fonts = str(Path(__file__).with_name("fonts.conf"))
+    environment = {"LD_LIBRARY_PATH": str(FOLDER / "al2023/lib"), "FONTCONFIG_FILE": fonts}
     # No sandbox: it opens only our own pages, and containers and root have none to give.
     options = ["--no-sandbox", "--headless=shell", "--no-zygote"]
     with sync_playwright() as playwright:
