@@ -122,7 +122,7 @@ def test_a_run_that_changes_nothing_or_fails_leaves_the_dataset_as_it_was(
     broken = tmp_path / "ocean-feedstock"
     shutil.copytree(checkout, broken)
     (broken / "feedstock/inputs/ice-2.nc").unlink()
-    with pytest.raises(Refused, match=r"recipe-failed.*ice-2\.nc"):
+    with pytest.raises(Refused, match=r"beam-input-unreadable.*ice-2\.nc.*No such file"):
         run(target, folder=broken)
     recipe = broken / "feedstock/recipe.py"
     recipe.write_text(RECIPE.replace("keys=[1, 2, 3]", "keys=[1, 3]"), encoding="utf-8")
@@ -131,7 +131,12 @@ def test_a_run_that_changes_nothing_or_fails_leaves_the_dataset_as_it_was(
     with pytest.raises(Refused, match="beam-time-unsorted"):
         run(target, folder=broken)
     (broken / "feedstock/inputs/ice-1.nc").write_text("<html>log in</html>")
-    with pytest.raises(Refused, match=r"recipe-failed.*<html>lo"):
+    with pytest.raises(Refused, match=r"beam-input-unreadable.*ice-1\.nc.*<html>lo"):
+        run(target, folder=broken)
+    time = pd.date_range("2020-01-01", periods=2)
+    wide = xr.Dataset({"ice": (("time", "x"), np.ones((2, 3)))}, coords={"time": time})
+    wide.to_netcdf(broken / "feedstock/inputs/ice-1.nc", engine="h5netcdf")
+    with pytest.raises(Refused, match=r"beam-inputs-differ.*ice-1\.nc has 3 along `x`.*sst-1\.nc has 1"):
         run(target, folder=broken)
     assert tree(tmp_path / "out") == before
 

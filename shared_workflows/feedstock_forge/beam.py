@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import reduce
@@ -22,17 +23,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .bake import PRUNED_INPUTS, Provenance, places, provenance, record
+from .bake.fetch import shown
+from .bake.steps import MOST_FINDINGS, in_threads
 from .engines import BEAM_VARIABLE
-from .findings import Refused, Who, rule
+from .findings import Refused, Who, refuse_errors, rule
 
 NO_STORE = rule("beam-no-store", "The run says where the dataset goes, and a pipeline has one place to be told.")
 NO_INPUTS = rule("beam-no-inputs", "A trial run needs to know which inputs are the first.")
 RUNNER = rule("beam-runner", "A pipeline runs where the bakery's engine says.", who=Who.OPERATOR)
+UNREADABLE = rule("beam-input-unreadable", "One input that cannot be opened leaves a gap in the dataset.")
+UNLIKE = rule("beam-inputs-differ", "Inputs are joined along one dimension, and agree in all others.")
 UNSORTED = rule("beam-time-unsorted", "Readers select spans of time, which only works where it increases.")
 PUBLISHED = rule("beam-target-published", "On object storage nothing replaces a folder at once.", who=Who.MAINTAINER)
 
 # What marks a folder as a Zarr store, of version 2 or 3.
 _MARKS = (".zgroup", "zarr.json")
+# Steps of pangeo-forge-recipes that fail where an input is at fault, as Beam names them in what it raises.
+_READING = ("Open with Xarray", "DetermineSchema")
+_OPENING = 8
 
 log = logging.getLogger("feedstock_forge.bake")
 
@@ -171,9 +179,60 @@ def _run(pipeline: Any, target: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     log.info("running the pipeline on %s into %s", name, target)
     began = time.monotonic()
-    with whole as root:
-        root | pipeline
+    try:
+        with whole as root:
+            root | pipeline
+    except Exception as error:
+        if any(step in str(error) for step in _READING):
+            log.info("looking for the inputs at fault")
+            _refuse_inputs(pipeline)
+        raise
     log.info("the pipeline took %.1f s", time.monotonic() - began)
+
+
+def _refuse_inputs(pipeline: Any) -> None:
+    """Raise :class:`Refused` with the inputs that cannot be opened or joined: what a pipeline raises names none.
+
+    They are opened once more, by the openers of pangeo-forge-recipes, as the pipeline would.
+    """
+    from pangeo_forge_recipes.openers import open_url, open_with_xarray
+    from pangeo_forge_recipes.transforms import OpenURLWithFSSpec, OpenWithXarray, StoreToZarr
+    from pangeo_forge_recipes.types import CombineOp
+
+    _, *steps, store = _parts(pipeline)
+    fetching = steps.pop(0) if steps and isinstance(steps[0], OpenURLWithFSSpec) else None
+    if not steps or not isinstance(steps[0], OpenWithXarray):
+        return  # other steps may make of the inputs what they like
+    opening = steps[0]
+
+    def sizes(url: str) -> dict[str, int]:
+        try:
+            file = open_url(url, None, fetching.secrets, fetching.open_kwargs) if fetching else url
+            kwargs = opening.xarray_open_kwargs
+            with open_with_xarray(file, file_type=opening.file_type, xarray_open_kwargs=kwargs) as ds:
+                return {str(dim): size for dim, size in ds.sizes.items()}
+        except Exception as error:
+            message = f"{shown(url)} cannot be opened: {type(error).__name__}: {error}"
+            fix = "look at what is there: a page in place of a file, or one that is cut off; or correct the URL"
+            raise Refused(UNREADABLE.at(None, message, fix)) from error
+
+    inputs = _inputs(pipeline)
+    found = in_threads(sizes, inputs, _OPENING, threading.Event())
+    if len(steps) > 1 or not isinstance(store, StoreToZarr):
+        return  # or of what is in them
+    joined = {dimension.name for dimension in store.combine_dims}
+    merged = any(dimension.operation is CombineOp.MERGE for dimension in store.combine_dims)
+    known: dict[str, tuple[int, str]] = {}
+    differing = []
+    for url, theirs in zip(inputs, found, strict=True):
+        # Files of different variables, which are merged, need not have the same dimensions.
+        for dim in sorted((theirs.keys() | (set() if merged else known.keys())) - joined):
+            size = theirs.get(dim, 0)
+            wanted, other = known.setdefault(dim, (size, url) if merged or url == inputs[0] else (0, inputs[0]))
+            if size != wanted:
+                message = f"{shown(url)} has {size} along `{dim}`, {shown(other)} has {wanted}"
+                differing.append(UNLIKE.at(None, message, "leave it out, or bring it to the others' grid in a step"))
+    refuse_errors(differing[:MOST_FINDINGS])
 
 
 def _runner(name: str) -> Any:
