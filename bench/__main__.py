@@ -76,13 +76,19 @@ def _plot(results: dict[str, Any]) -> None:
     mpl.use("Agg")
     # The same drawing has the same bytes, or every run would change the file.
     mpl.rcParams.update({"svg.hashsalt": "feedstock-forge", "font.size": 9})
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, panels = pyplot.subplots(1, len(shown), figsize=(5 * len(shown), 4.2), squeeze=False, layout="constrained")
     for panel, (name, series) in zip(panels[0], shown.items(), strict=True):
         for each in series:
             panel.loglog(each["sizes"], each["seconds"], "o-", label=f"{each['name']} ({each['exponent']:.2f})")
         panel.set(title=name, xlabel=series[0]["work"], ylabel="seconds")
+        sizes = sorted({size for each in series for size in each["sizes"]})
+        panel.set_xticks(sizes, [f"{size:,g}" for size in sizes])
+        panel.xaxis.set_minor_locator(ticker.NullLocator())  # which would write between the sizes, and over them
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:,g}")
+        panel.yaxis.set_minor_formatter(ticker.NullFormatter())
         panel.legend(fontsize=7)
         panel.grid(visible=True, which="major", alpha=0.3)
     partial = PLOT.with_name(f".{PLOT.name}.partial")
