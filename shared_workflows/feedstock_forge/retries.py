@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -41,20 +42,24 @@ def attempts(patience: float, first: float, longest: float) -> Iterator[First | 
 
     :class:`Busy` and broken connections are tried again; the last of them is let through, and so is any other error.
     """
-    began = First()
-    yield began
-    if began.error is None:
+    start = time.monotonic()
+    alone = First()
+    yield alone
+    if alone.error is None:
         return
+    left = patience - (time.monotonic() - start)
+    if left <= 0:
+        raise alone.error
     # Only now, since it imports asyncio: that takes longer than a request, of which most are answered at once.
     import stamina
 
     stamina.instrumentation.set_on_retry_hooks([])  # the clients say what is tried again: no second line in the log
     for attempt in stamina.retry_context(
-        on=_backoff, attempts=None, timeout=patience, wait_initial=first, wait_max=longest, wait_jitter=2 * first
+        on=_backoff, attempts=None, timeout=left, wait_initial=first, wait_max=longest, wait_jitter=2 * first
     ):
         if attempt.num == 1:
             with attempt:
-                raise began.error
+                raise alone.error
         else:
             yield attempt
 
