@@ -272,6 +272,7 @@ class Bake:
             arrays = self._extend(store, stops[-1], {**self.attrs, **made})
         else:
             arrays = self._lay_out(store, stops[-1], chunks, {**self.attrs, **made})
+        self.shared.clear()  # a grid may be large, and is written
         arrays = {name: array for name, array in arrays.items() if self.copies(self.reference.variables[name])}
         boxes = list(self._boxes(arrays, start, stops[-1]))
         total = sum(array.nbytes // max(array.shape[self._axis(name)], 1) for name, array in arrays.items())
