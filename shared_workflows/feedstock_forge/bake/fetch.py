@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import tenacity
 
+from .. import certificates
 from ..findings import Refused, Who, rule
 from ..quantities import format_size
 from .locks import scratch
@@ -82,9 +83,13 @@ def fetching(stop: threading.Event) -> Iterator[Fetcher]:
     with ExitStack() as stack:
         folder = stack.enter_context(scratch(cache or Path(tempfile.gettempdir()), "feedstock-inputs-"))
 
-        made = functools.cache(
-            lambda: stack.enter_context(httpx.Client(follow_redirects=True, timeout=timeout, headers=headers))
-        )
+        @functools.cache
+        def made() -> httpx.Client:
+            trusted = certificates.authorities()
+            return stack.enter_context(
+                httpx.Client(follow_redirects=True, timeout=timeout, headers=headers, verify=trusted)
+            )
+
         one_by_one = threading.Lock()
 
         def client() -> httpx.Client:
