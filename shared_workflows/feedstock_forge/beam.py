@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ from .bake import PRUNED_INPUTS, Provenance, places, provenance, record
 from .bake.fetch import shown
 from .bake.steps import MOST_FINDINGS, in_threads
 from .engines import BEAM_VARIABLE
-from .findings import Refused, Who, refuse_errors, rule
+from .findings import Finding, Refused, Who, refuse_errors, rule
 
 NO_STORE = rule("beam-no-store", "The run says where the dataset goes, and a pipeline has one place to be told.")
 NO_INPUTS = rule("beam-no-inputs", "A trial run needs to know which inputs are the first.")
@@ -217,22 +218,26 @@ def _refuse_inputs(pipeline: Any) -> None:
             raise Refused(UNREADABLE.at(None, message, fix)) from error
 
     inputs = _inputs(pipeline)
-    found = in_threads(sizes, inputs, _OPENING, threading.Event())
+    found = dict(zip(inputs, in_threads(sizes, inputs, _OPENING, threading.Event()), strict=True))
     if len(steps) > 1 or not isinstance(store, StoreToZarr):
         return  # or of what is in them
     joined = {dimension.name for dimension in store.combine_dims}
     merged = any(dimension.operation is CombineOp.MERGE for dimension in store.combine_dims)
-    known: dict[str, tuple[int, str]] = {}
-    differing = []
-    for url, theirs in zip(inputs, found, strict=True):
-        # Files of different variables, which are merged, need not have the same dimensions.
-        for dim in sorted((theirs.keys() | (set() if merged else known.keys())) - joined):
-            size = theirs.get(dim, 0)
-            wanted, other = known.setdefault(dim, (size, url) if merged or url == inputs[0] else (0, inputs[0]))
-            if size != wanted:
-                message = f"{shown(url)} has {size} along `{dim}`, {shown(other)} has {wanted}"
-                differing.append(UNLIKE.at(None, message, "leave it out, or bring it to the others' grid in a step"))
-    refuse_errors(differing[:MOST_FINDINGS])
+    refuse_errors(islice(_differing(found, joined, merged), MOST_FINDINGS))
+
+
+def _differing(sizes: dict[str, dict[str, int]], joined: set[str], merged: bool) -> Iterator[Finding]:
+    """What keeps inputs with dimensions of these sizes from being joined along ``joined``.
+
+    Files of different variables, which are ``merged``, need not have the same dimensions.
+    """
+    for dim in sorted(set().union(*sizes.values()) - joined):
+        having = {url: theirs.get(dim, 0) for url, theirs in sizes.items() if dim in theirs or not merged}
+        first, *others = having
+        for url in others:
+            if having[url] != having[first]:
+                message = f"{shown(url)} has {having[url]} along `{dim}`, {shown(first)} has {having[first]}"
+                yield UNLIKE.at(None, message, "leave it out, or bring it to the others' grid in a step")
 
 
 def _runner(name: str) -> Any:
