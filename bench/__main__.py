@@ -153,7 +153,7 @@ def _page(results: dict[str, Any]) -> str:
         lines += [
             "",
             f"{result['measured'][:10]}, {machine['cores']} cores of {machine['processor']}, {machine['memory']}, "
-            + ", ".join(f"{package} {version}" for package, version in versions.items())
+            + ", ".join(f"{package} {version}" for package, version in sorted(versions.items()))
             + ".",
         ]
     return "\n".join(lines) + "\n"
