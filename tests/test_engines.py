@@ -236,6 +236,48 @@ def test_an_adaptive_cluster_grows_with_what_waits_to_be_written(feedstock: Feed
         assert baked.double.equals(2 * baked.sst)
 
 
+# As a cluster on other machines: its processes know nothing of the one that starts them.
+ELSEWHERE = {
+    "cluster": "distributed.deploy.subprocess.SubprocessCluster",
+    "options": {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"},
+}
+
+
+def test_what_a_recipe_defines_is_known_to_workers_that_have_no_checkout(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    from pathlib import Path
+    import dask
+    from distributed import default_client
+    import helper
+
+    class Scale:
+        class Kept:
+            factor = 3
+
+        def __init__(self, kept):
+            self.kept = kept
+
+        @staticmethod
+        def twice(number):
+            return 2 * number
+
+        def __call__(self, number):
+            return self.kept.factor * helper.plus_one(number)
+
+    def double(number):
+        return Scale.twice(number)
+
+    def sst(target, mode="complete", prune=False):
+        client = default_client()
+        (lazily,) = dask.compute(dask.delayed(double)(5))
+        found = [client.submit(call, 5).result() for call in (double, Scale.twice, Scale(Scale.Kept()), helper.plus_one)]
+        Path(target).write_text(f"{lazily} {found}")
+    """
+    feedstock.write("feedstock/helper.py", "def plus_one(number):\n    return number + 1\n")
+    run(feedstock, recipe, Engine.model_validate({"dask": ELSEWHERE}), tmp_path / "found")
+    assert (tmp_path / "found").read_text() == "10 [10, 10, 18, 6]"
+
+
 FLOW = """
 import os
 from pathlib import Path

@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType
 from typing import IO, Any, Literal
 
 from . import engines, limits, meta, recipes
@@ -266,7 +267,7 @@ def _tasks_on_cluster(bake: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 def _send_by_value(folder: Path) -> None:
-    """Have functions of the feedstock's modules sent to workers whole: they have no checkout to import them from."""
+    """Have what the feedstock's modules define sent to workers whole: they have no checkout to import it from."""
     import cloudpickle
 
     root = folder.resolve()
@@ -274,6 +275,21 @@ def _send_by_value(folder: Path) -> None:
         file = getattr(module, "__file__", None)
         if file and Path(file).resolve().is_relative_to(root):
             cloudpickle.register_pickle_by_value(module)
+            _as_of_main(module.__name__, vars(module))
+
+
+def _as_of_main(module: str, namespace: Mapping[str, Any]) -> None:
+    """Have functions and classes of a module look as if ``__main__`` had defined them, as those of a notebook.
+
+    Dask asks cloudpickle only for what pickle does not send by name, and for what is of ``__main__``, which no other
+    process has: https://github.com/dask/distributed/blob/main/distributed/protocol/pickle.py
+    """
+    for value in list(namespace.values()):
+        defined = getattr(value, "__func__", value)  # of a static method, or a class's
+        if isinstance(defined, FunctionType | type) and defined.__module__ == module:
+            defined.__module__ = "__main__"
+            if isinstance(defined, type):
+                _as_of_main(module, vars(defined))
 
 
 def _hold_the_leash() -> None:
