@@ -135,11 +135,17 @@ def test_the_engine_travels_with_the_deployment() -> None:
 
 
 def run(
-    feedstock: Feedstock, recipe: str, engine: Engine, target: Path, mode: Literal["complete", "update"] = "complete"
+    feedstock: Feedstock,
+    recipe: str,
+    engine: Engine,
+    target: Path,
+    mode: Literal["complete", "update"] = "complete",
+    **allowed: object,
 ) -> list[str]:
     feedstock.write("feedstock/recipe.py", recipe)
     origin = Provenance("sst", "sst", version="v1.0.0", commit="c" * 40)
-    job = Job(str(feedstock.folder), "sst", str(target), mode, False, origin, engine)
+    within = Limits.model_validate(allowed)
+    job = Job(str(feedstock.folder), "sst", str(target), mode, False, origin, engine, within, "ldeo.aws.dev")
     lines: list[str] = []
     recipe_process.run(Path(sys.executable), job, lines.append)
     return lines
@@ -236,11 +242,16 @@ def test_an_adaptive_cluster_grows_with_what_waits_to_be_written(feedstock: Feed
         assert baked.double.equals(2 * baked.sst)
 
 
-# As a cluster on other machines: its processes know nothing of the one that starts them.
-ELSEWHERE = {
-    "cluster": "distributed.deploy.subprocess.SubprocessCluster",
-    "options": {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"},
-}
+def elsewhere(workers: int = 1, threads: int = 1, memory: str = "1 GiB", **choices: Any) -> Engine:
+    """A cluster as on other machines: its processes know nothing of the one that starts them."""
+    options = {
+        "n_workers": workers,
+        "threads_per_worker": threads,
+        "worker_kwargs": {"memory_limit": memory},
+        "dashboard_address": ":0",
+    }
+    cluster = {"cluster": "distributed.deploy.subprocess.SubprocessCluster", "options": options}
+    return Engine.model_validate({"dask": cluster | choices})
 
 
 def test_what_a_recipe_defines_is_known_to_workers_that_have_no_checkout(feedstock: Feedstock, tmp_path: Path) -> None:
@@ -270,12 +281,95 @@ def test_what_a_recipe_defines_is_known_to_workers_that_have_no_checkout(feedsto
     def sst(target, mode="complete", prune=False):
         client = default_client()
         (lazily,) = dask.compute(dask.delayed(double)(5))
-        found = [client.submit(call, 5).result() for call in (double, Scale.twice, Scale(Scale.Kept()), helper.plus_one)]
+        calls = double, Scale.twice, Scale(Scale.Kept()), helper.plus_one
+        found = [client.submit(call, 5).result() for call in calls]
         Path(target).write_text(f"{lazily} {found}")
     """
     feedstock.write("feedstock/helper.py", "def plus_one(number):\n    return number + 1\n")
-    run(feedstock, recipe, Engine.model_validate({"dask": ELSEWHERE}), tmp_path / "found")
+    run(feedstock, recipe, elsewhere(), tmp_path / "found")
     assert (tmp_path / "found").read_text() == "10 [10, 10, 18, 6]"
+
+
+def test_a_cluster_elsewhere_has_as_many_workers_as_fit_into_the_label(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    import time
+    from pathlib import Path
+    from distributed import default_client
+
+    def sst(target, mode="complete", prune=False):
+        while len(default_client().cluster.worker_spec) > 1:
+            time.sleep(0.1)
+        Path(target).touch()
+    """
+    lines = run(feedstock, recipe, elsewhere(2, 2, "600 MiB"), tmp_path / "fewer", cpu=3, runtime="2 min")
+    said = "Dask: at most 1 worker of 2 threads and 600 MiB, since ldeo.aws.dev gives a run 3 cores, 2 min"
+    assert said in lines
+    assert (tmp_path / "fewer").exists()
+
+
+def test_a_cluster_elsewhere_grows_no_further_than_the_label(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    import time
+    from pathlib import Path
+    from distributed import default_client
+
+    def sst(target, mode="complete", prune=False):
+        client = default_client()
+        waiting = client.map(lambda number: time.sleep(1), range(200), pure=False)
+        end = time.monotonic() + 60
+        while len(client.nthreads()) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        most = 0
+        for _ in range(30):
+            most = max(most, len(client.nthreads()))
+            time.sleep(0.1)
+        Path(target).write_text(str(most))
+    """
+    engine = elsewhere(0, 1, "600 MiB", adapt={"minimum": 1, "maximum": 3})
+    lines = run(feedstock, recipe, engine, tmp_path / "most", memory="1.5 GiB")
+    assert "Dask: at most 2 workers of 1 thread and 600 MiB, since ldeo.aws.dev gives a run 1536 MiB" in lines
+    assert (tmp_path / "most").read_text() == "2"
+
+
+def test_a_cluster_elsewhere_that_holds_more_memory_than_the_label_ends_the_run(
+    feedstock: Feedstock, tmp_path: Path
+) -> None:
+    # A file that is mapped does not count among the run's own processes: only the scheduler tells of these workers.
+    recipe = """
+    import mmap
+    import time
+    from distributed import default_client
+
+    def hold(path):
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            sum(mapped[::4096])
+            time.sleep(60)
+
+    def sst(target, mode="complete", prune=False):
+        default_client().submit(hold, {path!r}).result()
+    """
+    (tmp_path / "large").write_bytes(bytes(600 << 20))
+    engine = elsewhere(1, 1, "0")
+    with pytest.raises(Refused) as caught:
+        run(feedstock, textwrap.dedent(recipe).format(path=str(tmp_path / "large")), engine, tmp_path, memory="500 MiB")
+    (finding,) = caught.value.findings
+    assert finding.id == "limit-memory", finding.message
+    assert "not the 500 MiB that the label ldeo.aws.dev gives it" in finding.message
+    assert "`feedstock label request ldeo.aws dev --resources '1000 MiB'`" in finding.fix
+
+
+def test_workers_on_the_same_machine_share_what_the_label_gives(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    from pathlib import Path
+    from distributed import default_client
+
+    def sst(target, mode="complete", prune=False):
+        workers = default_client().scheduler_info()["workers"].values()
+        Path(target).write_text(" ".join(f"{worker['memory_limit'] >> 20}" for worker in workers))
+    """
+    run(feedstock, recipe, TWO_WORKERS, tmp_path / "shares", memory="2 GiB")
+    assert (tmp_path / "shares").read_text() == "1024 1024"
 
 
 FLOW = """

@@ -28,9 +28,10 @@ def sst(target, mode="complete", prune=False):
 
 def run(feedstock: Feedstock, body: str, **allowed: object) -> list[str]:
     feedstock.write("feedstock/recipe.py", HEAD + "".join(f"    {line}\n" for line in body.splitlines()))
-    job = Job(str(feedstock.folder), "sst", "", "complete", False, Provenance("sst", "sst"))
+    within = {"allowed": Limits.model_validate(allowed), "label": "ldeo.aws.dev"}
+    job = Job(str(feedstock.folder), "sst", "", "complete", False, Provenance("sst", "sst"), **within)
     lines: list[str] = []
-    recipe_process.run(Path(sys.executable), job, lines.append, Limits.model_validate(allowed), "ldeo.aws.dev")
+    recipe_process.run(Path(sys.executable), job, lines.append)
     return lines
 
 

@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .bakery import BakeryFile, Dask, Engine
+from . import cluster_limits
+from .bakery import BakeryFile, Dask, Engine, Limits
 from .findings import Finding, Refused, Severity, Who, did_you_mean, rule
 from .yaml_file import Loc
 
@@ -75,8 +76,11 @@ def beam(engine: Engine) -> dict[str, str]:
 
 
 @contextmanager
-def running(engine: Engine, say: Callable[[str], None]) -> Iterator[None]:
-    """Have the engine run, as Dask's default in this process. Raises :class:`Refused` if it does not start."""
+def running(engine: Engine, say: Callable[[str], None], allowed: Limits, label: str) -> Iterator[None]:
+    """Have the engine run, as Dask's default in this process, within what ``label`` allows.
+
+    Raises :class:`Refused` if it does not start, or meets a limit (see :mod:`.cluster_limits`).
+    """
     if engine.dask is None:
         yield
         return
@@ -84,9 +88,13 @@ def running(engine: Engine, say: Callable[[str], None]) -> Iterator[None]:
 
     with ExitStack() as stack:
         try:
-            where = engine.dask.address or stack.enter_context(_cluster(engine.dask))
-            client: Any = stack.enter_context(distributed.Client(where, timeout=WAIT))
+            cluster = None if engine.dask.address else stack.enter_context(_cluster(engine.dask))
+            client: Any = stack.enter_context(distributed.Client(cluster or engine.dask.address, timeout=WAIT))
             client.wait_for_workers(1, timeout=WAIT)
+            threads = client.nthreads()
+            say(f"Dask: {len(threads)} worker{'s' if len(threads) > 1 else ''}, {sum(threads.values())} threads")
+            if cluster is not None and not isinstance(cluster, distributed.LocalCluster):
+                stack.enter_context(cluster_limits.held(cluster, client, engine.dask.adapt, allowed, label, say))
         except Refused:
             raise
         except Exception as error:  # each kind of cluster has its own ways to fail
@@ -94,9 +102,6 @@ def running(engine: Engine, say: Callable[[str], None]) -> Iterator[None]:
             message = f"{named} does not start: {type(error).__name__}: {error}"
             fix = "look at `engine` in the bakery's bakery.yaml, and whether the cluster has room"
             raise Refused(UNAVAILABLE.at(None, message, fix)) from error
-        workers = client.scheduler_info()["workers"]
-        threads = sum(worker["nthreads"] for worker in workers.values())
-        say(f"Dask: {len(workers)} worker{'s' if len(workers) > 1 else ''}, {threads} threads")
         yield
 
 

@@ -66,9 +66,10 @@ def bake_recipe(
                 say(f"the run may take {words}")
             engine = engines.from_environment(os.environ)
             python = environments.python_for(folder, say, engines.requirements(engine))
-            job = Job(str(folder.resolve()), recipe, target, mode, prune, origin, engine)
+            label = os.environ.get(limits.LABEL_VARIABLE, "")
+            job = Job(str(folder.resolve()), recipe, target, mode, prune, origin, engine, allowed, label)
             with one_writer(target):
-                recipe_process.run(python, job, say, allowed, os.environ.get(limits.LABEL_VARIABLE, ""))
+                recipe_process.run(python, job, say)
                 missing = catalog.record(file.meta, origin, target) if origin.is_release and not prune else None
     except Refused as refused:
         for finding in refused.findings:

@@ -59,6 +59,10 @@ class Job:
     prune: bool
     provenance: Provenance
     engine: Engine = field(default_factory=Engine)
+    allowed: Limits = field(default_factory=Limits)
+    """What it may take, wherever it computes."""
+    label: str = ""
+    """The ``<bakery>.<label>`` that says so."""
     processors: list[int] = field(default_factory=list)
     """Those of the machine that it may use; all if there are none."""
 
@@ -67,20 +71,17 @@ def run(
     python: Path,
     job: Job,
     say: Callable[[str], None],
-    allowed: Limits | None = None,
-    label: str = "",
     *,
     room: Room | None = None,
     use: Use | None = None,
 ) -> None:
     """Run a recipe in a process of its own and wait for it; ``say`` gets what it prints, line by line.
 
-    ``allowed`` is what it may take, and ``label`` the ``<bakery>.<label>`` that says so; ``room`` holds its files too,
-    those that it keeps for itself included. ``use`` is told what it took. Raises :class:`Refused` with
-    the findings of the recipe, because it met a limit, or because its process died. However this call ends, by
-    Prefect's signal for one, the process has ended, and so has everything that it started.
+    ``room`` holds its files too, those that it keeps for itself included. ``use`` is told what it took. Raises
+    :class:`Refused` with the findings of the recipe, because it met a limit, or because its process died. However this
+    call ends, by Prefect's signal for one, the process has ended, and so has everything that it started.
     """
-    allowed, use = allowed or Limits(), use or Use()
+    allowed, use = job.allowed, use or Use()
     others = _adopt()
     with tempfile.TemporaryDirectory(prefix="feedstock-run-") as scratch:
         reply = Path(scratch, "reply.json")
@@ -100,11 +101,11 @@ def run(
         try:
             with contextlib.suppress(BrokenPipeError):
                 told = asdict(replace(job, processors=limits.processors(allowed)))
-                told["engine"] = job.engine.model_dump(mode="json")
+                told |= {"engine": job.engine.model_dump(mode="json"), "allowed": allowed.model_dump(mode="json")}
                 process.stdin.write(json.dumps(told).encode() + b"\n")
                 process.stdin.flush()
             kept = replace(room, folders=(*room.folders, Path(scratch))) if room else None
-            met = limits.watch(process, allowed, label, use, kept)
+            met = limits.watch(process, allowed, job.label, use, kept)
         finally:
             end(process)
             _end_orphans(others)
@@ -216,11 +217,20 @@ _CHILD = f"import sys; from {__name__} import _child; _child(*sys.argv[1:])"
 def _child(reply: str) -> None:
     """What the recipe's process does."""
     told = json.loads(sys.stdin.readline())
-    typed = {"provenance": Provenance(**told["provenance"]), "engine": Engine.model_validate(told["engine"])}
+    typed = {
+        "provenance": Provenance(**told["provenance"]),
+        "engine": Engine.model_validate(told["engine"]),
+        "allowed": Limits.model_validate(told["allowed"]),
+    }
     job = Job(**{**told, **typed})
     _hold_the_leash()
     if job.processors:
         os.sched_setaffinity(0, job.processors)
+    if job.allowed.memory:
+        import resource
+
+        # Linux leaves it at that; but Dask's workers on this machine share it out, and spill before they pass it.
+        resource.setrlimit(resource.RLIMIT_RSS, (job.allowed.memory, job.allowed.memory))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for noisy in ("httpx", "botocore", "aiohttp"):
@@ -242,7 +252,7 @@ def _run(job: Job) -> None:
     folder = Path(job.folder)
     file = meta.read(folder, repository=job.provenance.repository)
     _, bake, _ = recipes.recipe(folder, file, job.recipe)
-    with coming_from(job.provenance), engines.running(job.engine, print), ExitStack() as stack:
+    with coming_from(job.provenance), engines.running(job.engine, print, job.allowed, job.label), ExitStack() as stack:
         if job.engine.dask:
             _send_by_value(folder / meta.FOLDER)
             bake = stack.enter_context(_tasks_on_cluster(bake))

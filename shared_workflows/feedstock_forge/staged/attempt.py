@@ -63,9 +63,9 @@ def _try(
         base, store = Path(scratch).as_uri(), _store(file, recipe)
         target = datasets.url(base, file.meta.id, file.meta.version, recipe, store, pruned=True)
         origin = Provenance(feedstock=file.meta.id, recipe=recipe, mode="complete")
-        job = Job(str(checkout), recipe, target, "complete", prune=True, provenance=origin)
+        job = Job(str(checkout), recipe, target, "complete", prune=True, provenance=origin, allowed=allowed)
         try:
-            recipe_process.run(python, job, listen, allowed, room=Room(disk, (Path(scratch),)), use=use)
+            recipe_process.run(python, job, listen, room=Room(disk, (Path(scratch),)), use=use)
         except Refused as refused:
             met = any(finding.id.startswith("limit-") for finding in refused.findings)
             said = [Said.of(_placed(finding, file.meta.id)) for finding in refused.findings[:20]]
