@@ -285,7 +285,7 @@ def _compare_variable(name: str, reference: Description, other: Description, con
         for key in _PACKING
         if not (key == "units" and ours.is_time and theirs.is_time)  # another reference time is converted exactly
         and not (key in ("_FillValue", "missing_value") and ours.digest is not None)  # the values tell
-        and not _same(ours.encoding.get(key), theirs.encoding.get(key))
+        and not _same(_said(ours, key), _said(theirs, key))
     ]
     if not ours.is_time and ours.attrs.get("units") != theirs.attrs.get("units"):
         differing.append(f"units {theirs.attrs.get('units')} instead of {ours.attrs.get('units')}")
@@ -470,6 +470,13 @@ def _identity(variable: xr.Variable) -> tuple[str, str]:
 def _digest(values: np.ndarray[Any, Any]) -> str:
     array = values.astype(object).astype(str) if values.dtype.kind in "OTSU" else values
     return hashlib.sha256(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes()).hexdigest()
+
+
+def _said(variable: Variable, key: str) -> Any:
+    """What a variable says of its packing, unless that is nothing: a value that is not a number marks no more than
+    itself."""
+    value = variable.encoding.get(key)
+    return None if isinstance(value, float | np.floating) and np.isnan(value) else value
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -392,16 +392,16 @@ class Bake:
         )
         variables, encoding = {}, {}
         for name, variable in self.reference.variables.items():
+            # Or xarray would give every array of floats a fill value.
+            encoding[name] = {} if "_FillValue" in self.variable_attrs[name] else {"_FillValue": None}
             shape = tuple(sizes[dim] for dim in variable.dims)
             if variable.digest is None:
                 # Stands for the shape and type only: nothing of it is ever computed.
                 data: Any = dask.array.zeros(shape, dtype=variable.dtype, chunks=-1)
-                encoding[name] = self.storage(name, shape, chunks)
+                encoding[name] |= self.storage(name, shape, chunks)
             else:
                 data = self.shared[name]
-            # Or xarray would give every array of floats a fill value.
-            no_fill = {} if "_FillValue" in self.variable_attrs[name] else {"_FillValue": None}
-            variables[name] = xr.Variable(variable.dims, data, self.variable_attrs[name], no_fill)
+            variables[name] = xr.Variable(variable.dims, data, self.variable_attrs[name])
         # Without indexes, or xarray would compute the coordinates to make them.
         coords = xr.Coordinates({name: variable for name, variable in variables.items() if name in sizes}, indexes={})
         data_vars = {name: variable for name, variable in variables.items() if name not in sizes}
