@@ -97,3 +97,81 @@ def test_floats_without_a_fill_value_get_none_and_can_be_appended_to(folder: Fol
 def test_a_fill_value_that_is_no_number_is_as_good_as_none(folder: Folder) -> None:
     paths = [folder.input([n], variable("q", "f4", [n], fill=fill)) for n, fill in enumerate((np.nan, None))]
     assert folder.bake(paths).q.values.tolist() == [0, 1]
+
+
+def moments(baked: xr.Dataset, name: str) -> list[str]:
+    return np.datetime_as_string(xr.decode_cf(baked)[name].values, "h").tolist()
+
+
+class TestTimes:
+    def test_that_count_otherwise_are_converted_or_refused(self, folder: Folder) -> None:
+        def seen(values: list[int], units: str) -> Any:
+            return variable("seen", "i4", values, units=units)
+
+        days = folder.input([0, 1], seen([0, 1], DAYS))
+        hours = folder.input([2, 3], seen([49, 73], "hours since 2000-01-01"))
+        finding = folder.refused([days, hours])
+        assert finding.id == "input-encoding-differs"
+        assert f"`seen` of {hours} cannot be written exactly as int32 {DAYS}" in finding.message
+        later = folder.input([4, 5], seen([4, 5], DAYS))
+        baked = folder.bake([hours, later])
+        assert moments(baked, "seen") == ["2000-01-03T01", "2000-01-04T01", "2000-01-05T00", "2000-01-06T00"]
+
+    @pytest.mark.parametrize("mode", ["complete", "update"])
+    def test_that_preprocess_shifts_are_written_in_units_that_are_fine_enough(self, folder: Folder, mode: str) -> None:
+        def shift(ds: xr.Dataset) -> xr.Dataset:
+            shifted = ds.time.values + np.arange(ds.time.size) % 2 * np.timedelta64(12, "h")
+            lead = np.arange(ds.time.size) * np.timedelta64(6, "h")
+            return ds.assign_coords(time=shifted).assign(valid=("time", shifted), lead=("time", lead))
+
+        paths = [folder.input([4 * n, 4 * n + 1, 4 * n + 2]) for n in range(2)]
+        if mode == "update":
+            folder.bake(paths[:1], preprocess=shift)
+        baked = folder.bake(paths, preprocess=shift, mode=mode)
+        expected = [f"2000-01-{day:02}T{hour:02}" for day, hour in ((1, 0), (2, 12), (3, 0), (5, 0), (6, 12), (7, 0))]
+        assert moments(baked, "time") == moments(baked, "valid") == expected
+        assert (
+            xr.decode_cf(baked, decode_timedelta=True).lead.dt.total_seconds().values.tolist() == [0, 21600, 43200] * 2
+        )
+
+    def test_in_abbreviated_units_are_converted_too(self, folder: Folder) -> None:
+        paths = [folder.input([0, 1], units=f"hr since 2000-01-0{day}") for day in (1, 2)]
+        baked = folder.bake(paths, preprocess=lambda ds: ds.assign(twice=2 * ds.v))
+        assert baked.time.values.tolist() == [0, 1, 24, 25]
+
+    def test_of_climatologies_take_their_bounds_along(self, folder: Folder) -> None:
+        def climatology(file: netCDF4.Dataset) -> None:
+            file["time"].climatology = "months"
+            file.createDimension("ends", 2)
+            variable("months", "i4", [[0, 31], [31, 59]], ("time", "ends"))(file)
+
+        paths = [folder.input([15, 45], climatology, units=f"days since {year}-01-01") for year in (2000, 2001)]
+        assert folder.bake(paths).months.values.tolist() == [[0, 31], [31, 59], [366, 397], [397, 425]]
+
+    def test_end_at_no_year(self, folder: Folder) -> None:
+        paths = [folder.input([days], units="days since 1850-01-01") for days in (0, 200_000)]
+        assert folder.bake(paths, preprocess=lambda ds: ds.assign(twice=2 * ds.v)).time.values.tolist() == [0, 200_000]
+
+    @pytest.mark.parametrize("said", [{"units": "months since 1980-01-01"}, {"calendar": "of my own"}])
+    def test_that_cannot_be_read_are_named_with_all_else_that_is_wrong(self, folder: Folder, said: Any) -> None:
+        strange, damaged = folder.input([0], **said), folder.path / "page.nc"
+        damaged.write_text("<html>")
+        with pytest.raises(Refused) as caught:
+            folder.bake([strange, str(damaged)])
+        found = {finding.id: finding.message for finding in caught.value.findings}
+        assert found.keys() == {"input-encoding-differs", "input-not-netcdf"}
+        assert f"`time` of {strange} cannot be read as times: units" in found["input-encoding-differs"]
+
+    def test_that_cannot_be_read_can_be_put_right(self, folder: Folder) -> None:
+        def months(ds: xr.Dataset) -> xr.Dataset:
+            start = np.datetime64("1980-01", "M") + ds.time.values
+            return ds.assign_coords(time=start.astype("M8[ns]"))
+
+        def since(ds: xr.Dataset) -> xr.Dataset:
+            ds.time.attrs["units"] = DAYS
+            return xr.decode_cf(ds)
+
+        paths = [folder.input([n], units="months since 1980-01-01") for n in range(2)]
+        assert moments(folder.bake(paths, preprocess=months), "time") == ["1980-01-01T00", "1980-02-01T00"]
+        paths = [folder.input([n], units="days since 0000-00-00") for n in range(2)]
+        assert moments(folder.bake(paths, preprocess=since), "time") == ["2000-01-01T00", "2000-01-02T00"]

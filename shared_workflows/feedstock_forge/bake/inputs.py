@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import xarray as xr
 from xarray.conventions import cf_encoder, encode_cf_variable, encode_dataset_coordinates
 
-from ..findings import Finding, Refused, rule
+from ..findings import Finding, Refused, refuse_errors, rule
 from . import classic
 from .blocks import Blocks, blocks
 from .fetch import TRUNCATED, shown
@@ -36,9 +37,20 @@ Preprocess = Callable[[xr.Dataset], xr.Dataset]
 Index = Mapping[str, slice]
 
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
+_TIME = ("units", "calendar")
+_SPAN = "timedelta64"
+_ABBREVIATED = {
+    **dict.fromkeys(("d",), "days"),
+    **dict.fromkeys(("h", "hr", "hrs"), "hours"),
+    **dict.fromkeys(("min", "mins"), "minutes"),
+    **dict.fromkeys(("s", "sec", "secs"), "seconds"),
+}
 # The one kind of text that Zarr v3 specifies has any length; so marked, xarray does not look for another.
 _TEXT = np.dtype("O", metadata={"element_type": str})
 HDF5 = b"\x89HDF\r\n\x1a\n"
+
+# Times in floating point are read in nanoseconds then, which is as well.
+warnings.filterwarnings("ignore", "Can't decode floating point datetimes to 'us' without precision loss")
 
 # So many bytes are worth to ask where they lie.
 _BY_BLOCKS = 1 << 20
@@ -66,6 +78,14 @@ class Variable:
         """Whether the values count from a reference time."""
         return " since " in str(self.encoding.get("units", ""))
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What the values count, if they are times, or spans of time that ``preprocess`` has computed: the attributes
+        by which they are decoded."""
+        if self.is_time:
+            return {key: self.encoding[key] for key in _TIME if key in self.encoding}
+        return {key: self.attrs[key] for key in ("units", "dtype") if _SPAN in str(self.attrs.get("dtype", ""))}
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
@@ -91,20 +111,21 @@ class Opened:
     ) -> None:
         self.name = name
         self.raw = raw
-        self.decoded = _decode(raw if lazy is None else lazy)
-        self.untouched = {str(key): str(key) for key in raw.variables}
-        """Variables whose values ``preprocess`` left alone, and what they are called in the file."""
         self.alone: AbstractContextManager[Any] = nullcontext()
         """Held while the file is used."""
         self.hdf5: Path | None = None
         """The file, if it is HDF5."""
         self._blocks: dict[str, Blocks | None] = {}
         self._files = [raw] if lazy is None else [raw, lazy]
+        self.decoded = _decode(raw if lazy is None else lazy)
+        self.untouched = {str(key): str(key) for key in raw.variables}
+        """Variables whose values ``preprocess`` left alone, and what they are called in the file."""
         if preprocess is not None:
             before = {_identity(variable): str(key) for key, variable in self.decoded.variables.items()}
             self.decoded = _preprocessed(name, self.decoded, preprocess)
             after = {str(key): _identity(variable) for key, variable in self.decoded.variables.items()}
             self.untouched = {key: before[identity] for key, identity in after.items() if identity in before}
+        refuse_errors(_strange_times(name, self.decoded))
 
     @classmethod
     def file(cls, name: str, path: Path, preprocess: Preprocess | None) -> Opened:
@@ -146,17 +167,14 @@ class Opened:
             raise Refused(NO_DIMENSION.at(None, message, fix))
         with self.alone, reading(self.name):
             stored, attrs = self._stored()
-            variables = {
-                name: Variable(
-                    tuple(str(dim) for dim in self.decoded[name].dims),
-                    self.decoded[name].shape,
-                    _dtype(variable.dtype),
-                    dict(variable.attrs),
-                    self._encoding(name, variable),
-                    None if concat_dim in variable.dims else _digest(self.values(name, {})),
-                )
-                for name, variable in stored.items()
-            }
+            variables = {}
+            for name, variable in stored.items():
+                dims = tuple(str(dim) for dim in self.decoded[name].dims)
+                shape, encoding = self.decoded[name].shape, self._encoding(name, variable)
+                described = Variable(dims, shape, _dtype(variable.dtype), dict(variable.attrs), encoding, None)
+                if concat_dim not in dims:
+                    described = replace(described, digest=_digest(self.values(name, {}, described)))
+                variables[name] = described
             coordinate = stored_coordinate = None
             if concat_dim in self.decoded.variables:
                 coordinate = self.decoded.variables[concat_dim].values
@@ -169,7 +187,10 @@ class Opened:
         return Description(self.name, length, variables, attrs, coordinate, stored_coordinate, is_plain)
 
     def values(self, name: str, index: Index, like: Variable | None = None) -> np.ndarray[Any, Any]:
-        """The stored values of one variable; ``like`` says how they are to be stored, if not as they are."""
+        """The stored values of one variable; ``like`` says how they are to be stored, if not as they are.
+
+        Raises :class:`Refused` if they cannot be read, or not be stored so.
+        """
         source = self._as_stored(name, like)
         if source is not None and (values := self._in_blocks(source, self._cuts(name, index))) is not None:
             return values
@@ -201,9 +222,10 @@ class Opened:
         source = self._as_stored(name, like)
         if source is not None:
             return np.asarray(self.raw.variables[source][self._cuts(name, index)].values)
-        variable = self.decoded.variables[name].isel(index, missing_dims="ignore")
-        encoding = like.encoding if like is not None else self._encoding(name, None)
-        return _encode(_loaded(variable), encoding)
+        variable = _loaded(self.decoded.variables[name].isel(index, missing_dims="ignore"))
+        if like is None:
+            return _encode(variable, self._encoding(name, None))
+        return encode_like(variable.data, like, name, self.name) if like.counts else _encode(variable, like.encoding)
 
     def _in_blocks(self, source: str, cuts: tuple[slice, ...]) -> np.ndarray[Any, Any] | None:
         """Values of the file read block by block, for which no thread waits; ``None`` if that is not to be had."""
@@ -221,7 +243,7 @@ class Opened:
 
     def _same_units(self, name: str, like: Variable) -> bool:
         encoding = self.decoded.variables[name].encoding
-        return all(encoding.get(key) == like.encoding.get(key) for key in ("units", "calendar"))
+        return all(encoding.get(key) == like.encoding.get(key) for key in _TIME)
 
     def _stored(self) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
         """Every variable as it would be stored, of no more than one element where it would have to be computed."""
@@ -235,7 +257,18 @@ class Opened:
                 probe[name] = variable.copy(data=np.zeros(variable.shape, variable.dtype))
         with _preprocessing:  # one at a time: a single element may take the whole input to compute
             probe = probe.compute(scheduler="synchronous")
-        variables, attrs = cf_encoder(*encode_dataset_coordinates(probe))
+        copies, attrs = encode_dataset_coordinates(probe)
+        for name, variable in copies.items():
+            encoding = _spelled_out(variable.encoding)
+            # How the file packs its values, xarray might refuse to do.
+            variable.encoding = {key: encoding[key] for key in encoding if key in _TIME or name not in self.untouched}
+        variables, attrs = cf_encoder(copies, attrs)
+        for name in variables.keys() - self.untouched.keys():
+            one, whole = variables[name], self.decoded.variables[name]
+            if whole.ndim == 1 and (whole.dtype.kind in "mM" or " since " in str(one.attrs.get("units", ""))):
+                # The first alone may be a whole number of larger units than all of them are.
+                every = _encoded(_loaded(whole), whole.encoding)
+                variables[name] = xr.Variable(one.dims, np.empty(one.shape, every.dtype), {**one.attrs, **every.attrs})
         for name, source in self.untouched.items():
             raw, variable = self.raw.variables[source], variables[name]
             packing = [key for key in _PACKING if key != "units" or " since " in str(raw.attrs.get("units", ""))]
@@ -323,18 +356,17 @@ def in_order(descriptions: Sequence[Description], concat_dim: str) -> Iterator[F
 
 
 def encode_like(values: np.ndarray[Any, Any], like: Variable, name: str, source: str) -> np.ndarray[Any, Any]:
-    """Decoded values stored as ``like`` is. Raises :class:`Refused` if they would not decode to the same again."""
-    variable = xr.Variable(like.dims, values)
+    """Times, or spans of time, stored as ``like`` is.
+
+    Raises :class:`Refused` if they would not be the same when they are read.
+    """
     try:
-        stored = _encode(variable, like.encoding)
-        again = _decode(xr.Dataset({name: (like.dims, stored, {**like.attrs, **_units(like)})}))[name].values
-        exact = stored.dtype == like.dtype and bool(np.all(again == values))
+        stored = _encode(xr.Variable(like.dims, values), {**like.counts, **like.encoding})
+        exact = stored.dtype == like.dtype and _decodes_to(values, stored, like)
     except (ValueError, OverflowError):
         exact = False
     if not exact:
-        message = (
-            f"`{name}` of {shown(source)} cannot be written exactly as {like.dtype} {like.encoding.get('units', '')}"
-        )
+        message = f"`{name}` of {shown(source)} cannot be written exactly as {like.dtype} {like.counts['units']}"
         fix = f"let `preprocess` set ds[{name!r}].encoding: the same units for all inputs, fine enough for each"
         raise Refused(ENCODING.at(None, message, fix))
     return stored
@@ -438,8 +470,49 @@ def first_line(error: BaseException) -> str:
 
 
 def _decode(raw: xr.Dataset) -> xr.Dataset:
-    # A span of time ("days") stays a number and text stays characters: the arrays of the file, one to one.
-    return xr.decode_cf(raw.copy(), decode_timedelta=False, concat_characters=False)
+    """What the stored values mean. Times that cannot be read are left as they are: see :func:`_strange_times`."""
+    raw = raw.copy()
+    for variable in raw.variables.values():
+        # As xarray does for `bounds`: https://cfconventions.org/cf-conventions/cf-conventions.html#climatological-statistics
+        bounds = raw.variables.get(variable.attrs.get("climatology"))
+        if bounds is not None:
+            bounds.attrs = {key: variable.attrs[key] for key in _TIME if key in variable.attrs} | bounds.attrs
+    try:
+        return _decode_all(raw)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        strange = [name for name, variable in raw.variables.items() if not _is_readable(variable)]
+        units = {name: raw.variables[name].attrs.pop("units") for name in strange}
+        decoded = _decode_all(raw)
+        for name in strange:
+            decoded.variables[name].attrs["units"] = units[name]
+        return decoded
+
+
+def _decode_all(raw: xr.Dataset) -> xr.Dataset:
+    # A span of time ("days") stays a number and text stays characters: the arrays of the file, one to one. In
+    # nanoseconds, times of one input might end in 2262 and be of another type than those of the next.
+    times = xr.coders.CFDatetimeCoder(time_unit="us")
+    return xr.decode_cf(raw, decode_times=times, decode_timedelta=False, concat_characters=False)
+
+
+def _is_readable(variable: xr.Variable) -> bool:
+    """Whether its values are no times, or can be read as times."""
+    if " since " not in str(variable.attrs.get("units", "")):
+        return True
+    try:
+        _decode_all(xr.Dataset({"times": variable}))
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return False
+    return True
+
+
+def _strange_times(name: str, decoded: xr.Dataset) -> Iterator[Finding]:
+    """Times that were not read, and that ``preprocess`` has not put right."""
+    for key, variable in decoded.variables.items():
+        if " since " in str(variable.attrs.get("units", "")):
+            said = ", ".join(f"{what} {variable.attrs[what]!r}" for what in _TIME if what in variable.attrs)
+            fix = f"let `preprocess` put ds[{key!r}] right and return xr.decode_cf(ds), or leave the input out"
+            yield ENCODING.at(None, f"`{key}` of {shown(name)} cannot be read as times: {said}", fix)
 
 
 def _loaded(variable: xr.Variable) -> xr.Variable:
@@ -448,16 +521,36 @@ def _loaded(variable: xr.Variable) -> xr.Variable:
 
 
 def _encode(variable: xr.Variable, encoding: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    stored = np.asarray(encode_cf_variable(xr.Variable(variable.dims, variable.data, {}, dict(encoding))).data)
+    stored = np.asarray(_encoded(variable, encoding).data)
     return stored.astype(_dtype(stored.dtype), copy=False)
+
+
+def _encoded(variable: xr.Variable, encoding: Mapping[str, Any]) -> xr.Variable:
+    return encode_cf_variable(xr.Variable(variable.dims, variable.data, {}, _spelled_out(encoding)))
+
+
+def _spelled_out(encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoding with the units of time that xarray writes; it reads their abbreviations too."""
+    unit, since, moment = str(encoding.get("units", "")).partition(" since ")
+    known = {"units": f"{_ABBREVIATED[unit.lower()]}{since}{moment}"} if unit.lower() in _ABBREVIATED else {}
+    return {**encoding, **known}
+
+
+def _decodes_to(values: np.ndarray[Any, Any], stored: np.ndarray[Any, Any], like: Variable) -> bool:
+    """Whether values that were stored as ``like`` is are the same when they are read."""
+    times = xr.coders.CFDatetimeCoder(use_cftime=True if values.dtype.kind == "O" else None, time_unit="us")
+    read = xr.Dataset({"again": (like.dims, stored, {**like.attrs, **like.counts})})
+    again = xr.decode_cf(read, decode_times=times, decode_timedelta=True)["again"].values
+    if values.dtype.kind == "O":
+        return bool(np.all(again == values))
+    there = ~np.isnat(values)
+    # Whole numbers are exact; others are as near as double precision comes in some hundred years.
+    near = np.timedelta64(1 if stored.dtype.kind == "f" else 0, "us")
+    return np.array_equal(there, ~np.isnat(again)) and bool(np.all(abs(again[there] - values[there]) <= near))
 
 
 def _dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return _TEXT if dtype.kind in "OTU" else dtype
-
-
-def _units(variable: Variable) -> dict[str, Any]:
-    return {key: variable.encoding[key] for key in ("units", "calendar") if key in variable.encoding}
 
 
 def _identity(variable: xr.Variable) -> tuple[str, str]:

@@ -209,7 +209,7 @@ class Bake:
         description = opened.describe(self.concat_dim)
         if number == 0:
             self.shared = {
-                name: opened.values(name, {}).astype(variable.dtype)
+                name: opened.values(name, {}, variable).astype(variable.dtype)
                 for name, variable in description.variables.items()
                 if variable.digest is not None
             }
