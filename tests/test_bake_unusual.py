@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,146 @@ class TestTimes:
         assert moments(folder.bake(paths, preprocess=months), "time") == ["1980-01-01T00", "1980-02-01T00"]
         paths = [folder.input([n], units="days since 0000-00-00") for n in range(2)]
         assert moments(folder.bake(paths, preprocess=since), "time") == ["2000-01-01T00", "2000-01-02T00"]
+
+
+class TestValues:
+    @pytest.mark.parametrize("store", STORES)
+    def test_that_are_text_can_be_read_whatever_stands_for_none(self, folder: Folder, store: str) -> None:
+        def text(number: int) -> Any:
+            def write(file: netCDF4.Dataset) -> None:
+                variable("flag", "S1", np.array([list("ab ")], "S1"), ("time", "x"), fill=b" ")(file)
+                variable("name", str, np.array([f"no {number}"], object), fill="none")(file)
+
+            return write
+
+        paths = [folder.input([number], text(number)) for number in range(2)]
+        folder.bake(paths[:1], store)
+        baked = folder.bake(paths, store, mode="update")
+        assert baked.flag.values.astype(str).tolist() == [list("ab ")] * 2
+        assert baked["name"].values.tolist() == ["no 0", "no 1"]
+
+    @pytest.mark.parametrize("store", STORES)
+    def test_that_json_does_not_have_are_kept_by_name(self, folder: Folder, store: str) -> None:
+        def write(file: netCDF4.Dataset) -> None:
+            file.tolerance = np.float32("nan")
+            file["v"].missing_value = np.float32("nan")
+            file["v"].valid_range = np.array([-np.inf, np.inf], "f4")
+
+        paths = [folder.input([number], write) for number in range(2)]
+        folder.bake(paths[:1], store)
+        baked = folder.bake(paths, store, mode="update")
+        assert baked.attrs["tolerance"] == "NaN"
+        assert baked.v.attrs["valid_range"] == ["-Infinity", "Infinity"]
+        assert "missing_value" not in baked.v.attrs
+
+    def test_that_are_names_need_no_order(self, folder: Folder) -> None:
+        paths = [str(folder.path / f"{run}.nc") for run in ("r9", "r10", "r11")]
+        for path in paths:
+            xr.Dataset({"v": ("x", np.arange(3))}, attrs={"run": Path(path).stem}).to_netcdf(path)
+        choices: Any = {"concat_dim": "member", "preprocess": lambda ds: ds.expand_dims(member=[ds.attrs["run"]])}
+        folder.bake(paths[:2], **choices)
+        assert folder.bake(paths, mode="update", **choices).member.values.tolist() == ["r9", "r10", "r11"]
+
+    def test_packed_as_xarray_would_not_are_kept_beside_what_preprocess_adds(self, folder: Folder) -> None:
+        packed = variable("q", "i2", [[5, -999, -998]], ("time", "x"), fill=-999, missing_value=np.int16(-998))
+        baked = folder.bake([folder.input([0], packed)], preprocess=lambda ds: ds.assign(twice=2 * ds.v))
+        assert baked.q.values.tolist() == [[5, -999, -998]]
+        assert baked.q.attrs["missing_value"] == -998
+
+    def test_of_one_calendar_under_its_two_names_are_joined(self, folder: Folder) -> None:
+        paths = [folder.input([n], calendar=name) for n, name in enumerate(("gregorian", "standard", ""))]
+        assert folder.bake(paths).time.values.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("other", "finding"),
+    [
+        ({"times": [9]}, "input-replaced"),
+        ({"times": [2, 3], "size": 5}, "input-replaced"),
+        ({"times": [2, 3], "value": 70}, "input-replaced"),
+        (None, "input-missing"),
+    ],
+    ids=["shorter", "on another grid", "with other values", "gone"],
+)
+@pytest.mark.parametrize("when", ["writing ", "100 %"])
+def test_an_input_that_is_another_file_before_all_is_published_is_refused(
+    folder: Folder, caplog: pytest.LogCaptureFixture, other: Any, finding: str, when: str
+) -> None:
+    paths = [folder.input([0, 1]), folder.input([2, 3])]
+    before = folder.bake(paths[:1]).load()
+    put: Callable[[], Any] = partial(Path(folder.input(**other)).replace, paths[1]) if other else Path(paths[1]).unlink
+
+    class Provider(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if when in record.getMessage():
+                log.removeHandler(self)
+                put()
+
+    log, provided = logging.getLogger("feedstock_forge.bake"), Provider()
+    log.addHandler(provided)
+    try:
+        with caplog.at_level(logging.INFO, log.name):
+            refused = folder.refused(paths)
+    finally:
+        log.removeHandler(provided)
+    assert refused.id == finding
+    assert paths[1] in refused.message
+    assert provider.open_dataset(str(folder.path / "baked.icechunk"), decode=False).equals(before)
+
+
+class TestPreprocess:
+    @pytest.mark.parametrize("error", [ValueError, KeyError, TypeError])
+    def test_that_fails_when_it_is_computed_is_told_from_a_damaged_file(
+        self, folder: Folder, error: type[Exception]
+    ) -> None:
+        def fail(values: Any) -> Any:
+            raise error("mine")
+
+        def lazily(ds: xr.Dataset) -> xr.Dataset:
+            return ds.assign(twice=xr.apply_ufunc(fail, ds.v, dask="parallelized", output_dtypes=["f4"]))
+
+        path = folder.input([0])
+        finding = folder.refused([path], preprocess=lazily)
+        assert finding.id == "preprocess-fails"
+        assert f"{error.__name__} on {path}" in finding.message
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda ds: ds.rename(v="m/s"), "a name with a slash"),
+            (lambda ds: ds.assign_coords(a=("x", [1, 2, 3]), b=("x", [1, 2, 3])).set_index(x=["a", "b"]), "levels"),
+            (lambda ds: ds.assign(v=ds.v.astype(np.longdouble)), "the type float128"),
+        ],
+    )
+    def test_that_returns_what_no_array_can_be_is_refused(
+        self, folder: Folder, change: Callable[[xr.Dataset], xr.Dataset], said: str
+    ) -> None:
+        path = folder.input([0])
+        finding = folder.refused([path], preprocess=change)
+        assert finding.id == "preprocess-fails"
+        assert said in finding.message
+        assert path in finding.message
+
+
+def test_times_that_are_missing_are_told_from_such_in_disorder(folder: Folder) -> None:
+    finding = folder.refused([folder.input([0, -5, 2], lambda file: file["time"].setncattr("missing_value", -5))])
+    assert finding.id == "input-time-unsorted"
+    assert "has missing values" in finding.message
+
+
+@pytest.mark.parametrize(
+    "choice", [{"chunk_size": "4096 MiB", "chunks": {"time": 2**30}}, {"chunks": {"time": 10**12}}]
+)
+def test_chunks_that_no_compressor_takes_are_refused(folder: Folder, choice: Any) -> None:
+    assert folder.refused([folder.input([0])], **choice).id == "chunks-invalid"
+
+
+def test_a_dataset_that_cannot_be_read_is_named_and_a_release_replaces_it(folder: Folder) -> None:
+    paths = [folder.input([n]) for n in range(2)]
+    folder.bake(paths[:1], "zarr")
+    for path in (folder.path / "baked.zarr").rglob("zarr.json"):
+        path.write_text("{}")
+    finding = folder.refused(paths, store="zarr", mode="update")
+    assert finding.id == "target-not-a-dataset"
+    assert "baked.zarr holds a dataset that cannot be read" in finding.message
+    assert folder.bake(paths, "zarr").time.values.tolist() == [0, 1]

@@ -7,7 +7,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ Index = Mapping[str, slice]
 
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
 _TIME = ("units", "calendar")
+_TEXTS = "OSTU"
 _SPAN = "timedelta64"
 _ABBREVIATED = {
     **dict.fromkeys(("d",), "days"),
@@ -45,6 +46,7 @@ _ABBREVIATED = {
     **dict.fromkeys(("min", "mins"), "minutes"),
     **dict.fromkeys(("s", "sec", "secs"), "seconds"),
 }
+_NAMED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 # The one kind of text that Zarr v3 specifies has any length; so marked, xarray does not look for another.
 _TEXT = np.dtype("O", metadata={"element_type": str})
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -171,7 +173,8 @@ class Opened:
             for name, variable in stored.items():
                 dims = tuple(str(dim) for dim in self.decoded[name].dims)
                 shape, encoding = self.decoded[name].shape, self._encoding(name, variable)
-                described = Variable(dims, shape, _dtype(variable.dtype), dict(variable.attrs), encoding, None)
+                kept = _kept(variable.attrs, variable.dtype)
+                described = Variable(dims, shape, _dtype(variable.dtype), kept, encoding, None)
                 if concat_dim not in dims:
                     described = replace(described, digest=_digest(self.values(name, {}, described)))
                 variables[name] = described
@@ -184,6 +187,7 @@ class Opened:
             self.untouched.get(name) == name and self.raw.variables[name].dims == variable.dims
             for name, variable in variables.items()
         )
+        attrs = {key: _as_json(value) for key, value in attrs.items()}
         return Description(self.name, length, variables, attrs, coordinate, stored_coordinate, is_plain)
 
     def values(self, name: str, index: Index, like: Variable | None = None) -> np.ndarray[Any, Any]:
@@ -222,7 +226,8 @@ class Opened:
         source = self._as_stored(name, like)
         if source is not None:
             return np.asarray(self.raw.variables[source][self._cuts(name, index)].values)
-        variable = _loaded(self.decoded.variables[name].isel(index, missing_dims="ignore"))
+        with _computing(self.name):
+            variable = _loaded(self.decoded.variables[name].isel(index, missing_dims="ignore"))
         if like is None:
             return _encode(variable, self._encoding(name, None))
         return encode_like(variable.data, like, name, self.name) if like.counts else _encode(variable, like.encoding)
@@ -255,7 +260,8 @@ class Opened:
             if variable.chunks is not None and variable.dtype.kind in "fiu":
                 # What the file says is known already; a value read here would take its whole block.
                 probe[name] = variable.copy(data=np.zeros(variable.shape, variable.dtype))
-        with _preprocessing:  # one at a time: a single element may take the whole input to compute
+        # One at a time: a single element may take the whole input to compute.
+        with _preprocessing, _computing(self.name):
             probe = probe.compute(scheduler="synchronous")
         copies, attrs = encode_dataset_coordinates(probe)
         for name, variable in copies.items():
@@ -281,6 +287,8 @@ class Opened:
         decoded = self.decoded.variables[name].encoding
         known = {**decoded, **({} if stored is None else {**stored.attrs, "dtype": stored.dtype})}
         encoding = {key: known[key] for key in _PACKING if known.get(key) is not None}
+        if stored is not None and stored.dtype.kind in _TEXTS:
+            encoding.pop("_FillValue", None)
         # `units` of a quantity is an attribute like any other; only that of a time says how it is stored.
         if " since " not in str(encoding.get("units", "")):
             encoding.pop("units", None)
@@ -338,13 +346,17 @@ def in_order(descriptions: Sequence[Description], concat_dim: str) -> Iterator[F
     before: Description | None = None
     for description in descriptions:
         values = description.coordinate
-        if values is None or not len(values) or values.dtype.kind in "USb":
-            continue
+        if values is None or not len(values) or values.dtype.kind in "bSTU" or isinstance(values[0], str):
+            continue  # names have no order, and are looked up one by one
         steps = np.asarray(values[1:] > values[:-1], dtype=bool)
         if not steps.all() or values[0] != values[0]:  # not equal to itself: missing
             at = int(np.argmin(steps)) if len(steps) else 0
             message = f"`{concat_dim}` of {shown(description.name)} does not increase after {_moment(values[at])}"
-            yield UNSORTED.at(None, message, f'let `preprocess` return ds.sortby("{concat_dim}") or drop repeats')
+            fix = f'let `preprocess` return ds.sortby("{concat_dim}") or drop repeats'
+            if xr.Variable(concat_dim, values).isnull().any():
+                message = f"`{concat_dim}` of {shown(description.name)} has missing values"
+                fix = f'let `preprocess` return ds.dropna("{concat_dim}", subset=["{concat_dim}"]), or fill them in'
+            yield UNSORTED.at(None, message, fix)
             continue
         if before is not None and before.coordinate is not None and not values[0] > before.coordinate[-1]:
             message = (
@@ -414,12 +426,42 @@ def _preprocessed(name: str, plain: xr.Dataset, preprocess: Preprocess) -> xr.Da
         except Refused:
             raise
         except Exception as error:
-            message = f"`preprocess` raises {type(error).__name__} on {shown(name)}: {error}"
-            raise Refused(PREPROCESS.at(None, message, "correct it in feedstock/recipe.py")) from error
+            raise _failed(name, error) from error
     if isinstance(dataset, xr.Dataset):
+        refuse_errors(_unwritable(name, dataset))
         return dataset
     message = f"`preprocess` returns {type(dataset).__name__} for {shown(name)}"
     raise Refused(PREPROCESS.at(None, message, "let it return the xarray.Dataset to write"))
+
+
+def _unwritable(name: str, dataset: xr.Dataset) -> Iterator[Finding]:
+    """What ``preprocess`` returns that no array of Zarr's is."""
+    for key, variable in dataset.variables.items():
+        what, kind = "", getattr(variable.dtype, "kind", "")
+        if "/" in str(key):
+            what, fix = "a name with a slash, which makes it a group", "let `preprocess` rename it"
+        elif key in dataset.dims and getattr(dataset.indexes.get(key), "nlevels", 1) > 1:
+            what, fix = "an index of several levels", f"let `preprocess` return ds.reset_index({key!r})"
+        elif kind not in "biufcmMOSTU" or variable.dtype.itemsize > {"f": 8, "c": 16}.get(kind, math.inf):
+            what, fix = f"the type {variable.dtype}", f"let `preprocess` return it with ds[{key!r}].astype(…)"
+        if what:
+            yield PREPROCESS.at(None, f"`{key}`, as `preprocess` returns it for {shown(name)}, has {what}", fix)
+
+
+@contextmanager
+def _computing(name: str) -> Iterator[None]:
+    """Tell what ``preprocess`` put off and what fails now from a file that cannot be read."""
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError, Refused):
+        raise
+    except Exception as error:
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> Refused:
+    message = f"`preprocess` raises {type(error).__name__} on {shown(name)}: {error}"
+    return Refused(PREPROCESS.at(None, message, "correct it in feedstock/recipe.py"))
 
 
 _RESTORE = "ask the provider to restore the file, or leave it out"
@@ -565,11 +607,38 @@ def _digest(values: np.ndarray[Any, Any]) -> str:
     return hashlib.sha256(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes()).hexdigest()
 
 
+def _kept(attrs: Mapping[Any, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """The attributes of a variable that the dataset can keep."""
+    kept = {str(key): value if key == "_FillValue" else _as_json(value) for key, value in attrs.items()}
+    if dtype.kind in _TEXTS:
+        # Text that stands for none is only text: xarray writes what it can then not read, or nothing.
+        kept.pop("_FillValue", None)
+    if _is_nan(attrs.get("missing_value")):
+        del kept["missing_value"]  # it says what a value that is not a number says itself
+    return kept
+
+
+def _as_json(value: Any) -> Any:
+    """A value as Zarr's metadata can hold it, which is JSON: numbers that are not finite are named there as fill values
+    are, https://zarr-specs.readthedocs.io/en/latest/v3/data-types/index.html#permitted-fill-values"""
+    values = np.asarray(value)
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return value
+    named = [number if math.isfinite(number) else _NAMED[str(number)] for number in values.ravel().tolist()]
+    return named if values.ndim else named[0]
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
+
+
 def _said(variable: Variable, key: str) -> Any:
     """What a variable says of its packing, unless that is nothing: a value that is not a number marks no more than
-    itself."""
+    itself, and both names of the calendar that is meant where none is named mean the same."""
     value = variable.encoding.get(key)
-    return None if isinstance(value, float | np.floating) and np.isnan(value) else value
+    if key == "calendar":
+        return "standard" if value in ("gregorian", None) else value
+    return None if _is_nan(value) else value
 
 
 def _same(one: Any, other: Any) -> bool:
