@@ -29,7 +29,18 @@ from ..models import did_you_mean
 from ..quantities import Memory, format_size
 from . import PRUNED_INPUTS, Provenance, cluster, record
 from .fetch import Fetcher, fetching, local_path, shown
-from .inputs import Description, Opened, Preprocess, Variable, common_attrs, compare, encode_like, in_order
+from .inputs import (
+    Description,
+    Opened,
+    Preprocess,
+    Variable,
+    common_attrs,
+    compare,
+    encode_like,
+    first_line,
+    in_order,
+)
+from .places import FOREIGN
 from .progress import Keeper, fingerprint, identity
 from .steps import MOST_FINDINGS, Stopped, in_threads, run_log, step
 from .stores import Store, claim, storage_errors
@@ -46,6 +57,7 @@ TAG_TAKEN = rule("release-tag-taken", "A release is one state for ever: its tag 
 
 # Against Zarr's default, Zstandard: smaller for packed integers and for floats, and several times faster both ways.
 _COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),)
+_LARGEST = (2 << 30) - 1
 _CHUNK = 16 << 20
 _BOX = 32 << 20
 _MEMORY = 512 << 20
@@ -75,7 +87,8 @@ def run(
     with run_log(), claim(target) as store:
         if mode == "complete" and not prune and provenance and is_released(store, provenance):
             return
-        published = _published(store)
+        # All of it replaces whatever is there, even what cannot be read.
+        published = _published(store, target) if mode == "update" or prune else None
         first = 0
         if published is not None:
             first = _resume_at(published, inputs, target) if mode == "update" else 0
@@ -113,6 +126,7 @@ def run(
                     store.publish(message, metadata, tag)
 
             step("write the dataset", write)
+            bake.refuse_replaced()
             step("publish the dataset", publish)
         log.info("published %s: %s in %.1f s", target, message, time.monotonic() - started)
 
@@ -155,6 +169,8 @@ class Bake:
         """The files of the inputs that are on this machine."""
         self.identities: dict[int, str] = {}
         """What the inputs were when others looked at them."""
+        self.seen: dict[int, str] = {}
+        """What those were that this process looked at where they lie."""
         self.descriptions: list[Description] = []
         self.reference: Description
         self.coordinates: list[np.ndarray[Any, Any] | None] = []
@@ -198,6 +214,8 @@ class Bake:
             self.shared |= found.shared
             return found.description, found.size
         path = self.paths[number] = self.fetcher.fetch(url)
+        if local_path(url) is not None:
+            self.seen[number] = identity(url, path)
         opened = Opened.file(url, path, self.preprocess)
         try:
             return self.describe(number, opened), path.stat().st_size
@@ -217,7 +235,8 @@ class Bake:
 
     def identity(self, number: int) -> str:
         """What tells the file of this input from one that was changed. Raises ``OSError``."""
-        return self.identities.get(number) or identity(self.urls[number], self.paths[number])
+        known = self.identities.get(number) or self.seen.get(number)
+        return known or identity(self.urls[number], self.paths[number])
 
     def check(self, base: Published | None) -> None:
         """Hold the inputs against each other, and against the dataset that they are appended to.
@@ -323,13 +342,13 @@ class Bake:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker of a cluster needs; it has files of its own."""
-        own = ("fetcher", "stop", "workers", "paths", "opening", "kept_open", "keeper", "shared")
+        own = ("fetcher", "stop", "workers", "paths", "seen", "opening", "kept_open", "keeper", "shared")
         return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.stop, self.opening, self.workers, self.keeper = threading.Event(), threading.Lock(), None, None
-        self.shared = {}
+        self.seen, self.shared = {}, {}
         self.kept_open = lru_cache(self.most_open)(self.open)
 
     def copies(self, variable: Variable) -> bool:  # noqa: ARG002 - another kind of bake chooses
@@ -339,7 +358,13 @@ class Bake:
     def storage(self, name: str, shape: tuple[int, ...], chunks: dict[str, int]) -> dict[str, Any]:
         """How the array of a variable that is joined is chunked and compressed, as xarray's encoding for Zarr."""
         variable = self.reference.variables[name]
-        return {"chunks": self._chunk_shape(variable, shape, chunks), "compressors": _COMPRESSORS}
+        lengths = self._chunk_shape(variable, shape, chunks)
+        if (size := math.prod(lengths) * variable.dtype.itemsize) > _LARGEST:
+            what = (
+                f"`{name}` would have chunks of {format_size(size)}, and its compressor takes less than 2 GiB at once"
+            )
+            raise Refused(CHUNKS.at(None, what, "write smaller numbers into `chunks`, or a smaller `chunk_size`"))
+        return {"chunks": lengths, "compressors": _COMPRESSORS}
 
     def opened(self, number: int) -> Opened:
         """The input of this number, opened once for all threads as long as it is in use."""
@@ -355,19 +380,23 @@ class Bake:
         """Open the input of this number."""
         # What `preprocess` left alone need not go through it again.
         preprocess = None if self.descriptions[number].is_plain else self.preprocess
-        if number not in self.paths:  # another machine has looked at it
-            self.paths[number] = self._fetch_again(number)
+        if number not in self.paths or number in self.seen:
+            self._fetch_again(number)
         return Opened.file(self.urls[number], self.paths[number], preprocess)
 
-    def _fetch_again(self, number: int) -> Path:
-        """The file of an input that others have looked at. Raises :class:`Refused` if it is another file by now."""
+    def refuse_replaced(self) -> None:
+        """Raise :class:`Refused` if an input is gone, or another file, that lies where others may change it."""
+        for number in self.seen:
+            self._fetch_again(number)
+
+    def _fetch_again(self, number: int) -> None:
+        """Take an input that was looked at before. Raises :class:`Refused` if it is another file by now."""
         url = self.urls[number]
-        path = self.fetcher.fetch(url)
-        known = self.identities.get(number) if local_path(url) is None else None
+        path = self.paths[number] = self.fetcher.fetch(url)
+        known = self.seen.get(number) if local_path(url) is not None else self.identities.get(number)
         if known is not None and identity(url, path) != known:
             message = f"{shown(url)} is not the file any more that it was when this run began"
             raise Refused(REPLACED.at(None, message, "run it again when the provider is done with it"))
-        return path
 
     def _axis(self, name: str) -> int:
         dims = self.reference.variables[name].dims
@@ -534,11 +563,16 @@ def _bytes(chunk_size: str) -> int:
         raise Refused(CHUNKS.at(None, what, "write a number and a unit, such as `16 MiB`")) from None
 
 
-def _published(store: Store) -> Published | None:
+def _published(store: Store, target: str) -> Published | None:
     zarr_store = store.published()
     if zarr_store is None:
         return None
-    raw = xr.open_zarr(cast(Any, zarr_store), decode_cf=False, consolidated=False, chunks=None)
+    try:
+        raw = xr.open_zarr(cast(Any, zarr_store), decode_cf=False, consolidated=False, chunks=None)
+    except Exception as error:  # xarray, Zarr and the store have their own ways to fail at what is damaged
+        fix = "publish a release, which writes everything anew"
+        what = f"{target} holds a dataset that cannot be read: {first_line(error)}"
+        raise Refused(FOREIGN.at(None, what, fix)) from error
     return Published(Opened("the published dataset", raw), record.inputs_of(raw.attrs))
 
 
