@@ -347,7 +347,7 @@ class TestProviders:
         return str(tmp_path / "ocean.icechunk")
 
     def test_that_flap_are_asked_again(self, ocean: list[Path], served: faults.Provider, tmp_path: Path) -> None:
-        served.answers = {ocean[0].name: ["503", "429"], ocean[1].name: ["cut"], ocean[2].name: ["slow"]}
+        served.answers = {ocean[0].name: ["503", "429 0"], ocean[1].name: ["cut"], ocean[2].name: ["slow"]}
         inputs = [f"{served.url}/{path.name}?key=secret" for path in ocean[:3]]
         bake(inputs, self.target(tmp_path), concat_dim="time")
         assert provider.check(self.target(tmp_path), ocean[:3]) == []
@@ -400,6 +400,16 @@ class TestProviders:
         assert f"{served.url}/{ocean[1].name}" in refused.findings[0].message
         assert "secret" not in str(refused)
         assert not list(tmp_path.iterdir()), "nothing was published, and nothing is left"
+
+    def test_that_lead_on_without_end_are_named(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path
+    ) -> None:
+        """As the login pages of providers do, for whoever has no account."""
+        url = f"{served.url}/{ocean[0].name}"
+        served.always = {ocean[0].name: f"302 {url}?session=secret"}
+        refused = refusal(lambda: bake([url], self.target(tmp_path), concat_dim="time"))
+        assert [found.id for found in refused.findings] == ["input-forbidden"]
+        assert refused.findings[0].message == f"{url} leads on without end, at last to {url}?…"
 
     def test_that_trickle_or_hang_are_given_up(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path

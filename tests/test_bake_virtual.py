@@ -260,7 +260,7 @@ class TestInputs:
     def test_of_a_provider_that_flaps_are_asked_for_again(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path
     ) -> None:
-        served.answers = {ocean[0].name: ["503", "429"], ocean[1].name: ["slow"]}
+        served.answers = {ocean[0].name: ["503", "429 0"], ocean[1].name: ["slow"]}
         bake_virtual([f"s3://bucket/{path.name}" for path in ocean], str(tmp_path / "o.icechunk"), concat_dim="time")
         holds(str(tmp_path / "o.icechunk"), ocean, "s3://bucket/")
 

@@ -27,10 +27,11 @@ LOGIN_PAGE = b"<!DOCTYPE html>\n<html><title>Earthdata Login</title></html>\n"
 class Provider:
     """Serves a folder; ``answers`` says what becomes of the requests for a file, one after the other.
 
-    ``404``, ``503``, ``429`` …: that status. ``html``: a page. ``cut``: half the file, then the connection closes.
-    ``short``: half the file, as if it were all. ``slow``: the file in drops. ``trickle``: 500 bytes a second.
-    ``hang``: 200 bytes, then nothing. ``large``: the same, of what is said to take 60 % of what is free on this disk.
-    ``whole``: all of it, whatever part was asked for. Requests after the last are served well.
+    ``404``, ``503 86400``, ``302 https://…`` …: that status, and when or where to ask then. ``html``: a page.
+    ``cut``: half the file, then the connection closes. ``short``: half the file, as if it were all. ``slow``: the file
+    in drops. ``trickle``: 500 bytes a second. ``hang``: 200 bytes, then nothing. ``large``: the same, of what is said
+    to take 60 % of what is free on this disk. ``whole``: all of it, whatever part was asked for. Requests after the
+    last are served well.
     """
 
     url: str
@@ -58,10 +59,11 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
             provider.requests[name].append(asked)
             planned = provider.answers.get(name) or [provider.always.get(name, "well")]
             how = planned[0] if name in provider.always and not provider.answers.get(name) else planned.pop(0)
-            if how.isdigit():
-                self.send_response(int(how))
-                if how == "429":
-                    self.send_header("Retry-After", "0")
+            status, _, then = how.partition(" ")
+            if status.isdigit():
+                self.send_response(int(status))
+                if then:
+                    self.send_header("Location" if "://" in then else "Retry-After", then)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

@@ -322,7 +322,7 @@ class _OverHttp(Download):
         headers = self.unless or {}
         if self._validator and have:
             headers = {"Range": f"bytes={have}-", "If-Range": self._validator}
-        with self.client.stream("GET", self.url, headers=headers) as response:
+        with self._errors(), self.client.stream("GET", self.url, headers=headers) as response:
             self._refuse(response)
             self.unchanged = response.status_code == httpx.codes.NOT_MODIFIED
             if self.unchanged:
@@ -333,6 +333,16 @@ class _OverHttp(Download):
             self._validator = etag if etag and not etag.startswith("W/") else modified
             continued = response.status_code == httpx.codes.PARTIAL_CONTENT
             self._receive(response, have if continued else 0)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say of what would fail the next time as well where the URL leads."""
+        try:
+            yield
+        except httpx.TooManyRedirects as error:
+            message = f"{shown(self.url)} leads on without end, at last to {shown(str(error.request.url))}"
+            fix = "open the URL in a browser: it may ask for a login or have moved"
+            raise Refused(FORBIDDEN.at(None, message, fix)) from None
 
     def _receive(self, response: httpx.Response, have: int) -> None:
         self.pace.begin(have)
