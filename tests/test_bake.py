@@ -411,6 +411,16 @@ class TestProviders:
         assert [found.id for found in refused.findings] == ["input-forbidden"]
         assert refused.findings[0].message == f"{url} leads on without end, at last to {url}?…"
 
+    def test_that_lead_to_what_is_not_http_are_asked_once(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path
+    ) -> None:
+        url = f"{served.url}/{ocean[0].name}"
+        served.always = {ocean[0].name: "302 ftp://user:secret@example.org/file.nc"}
+        refused = refusal(lambda: bake([url], self.target(tmp_path), concat_dim="time"))
+        assert [found.id for found in refused.findings] == ["input-protocol-unknown"]
+        assert refused.findings[0].message == f"{url} leads to ftp://example.org/file.nc, which is not HTTP"
+        assert served.requests[ocean[0].name] == [""]
+
     def test_that_trickle_or_hang_are_given_up(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path
     ) -> None:

@@ -171,8 +171,6 @@ class Fetcher:
         )
         try:
             retrying(download)
-        except httpx.UnsupportedProtocol:
-            raise Refused(PROTOCOL.at(None, f"{shown(url)} is not a URL", "write https://host/path")) from None
         except httpx.RemoteProtocolError as error:
             if path.exists() and path.stat().st_size:
                 raise _cut_short(url, f"it breaks off after {path.stat().st_size:,} bytes") from None
@@ -343,6 +341,12 @@ class _OverHttp(Download):
             message = f"{shown(self.url)} leads on without end, at last to {shown(str(error.request.url))}"
             fix = "open the URL in a browser: it may ask for a login or have moved"
             raise Refused(FORBIDDEN.at(None, message, fix)) from None
+        except httpx.UnsupportedProtocol as error:
+            if not error.request.url.scheme:
+                raise _not_a_url(self.url, error) from None
+            end = shown(str(error.request.url))
+            message = f"{shown(self.url)} leads to {end}, which is not HTTP"
+            raise Refused(PROTOCOL.at(None, message, f"name {end} in INPUTS, if that is the file")) from None
 
     def _receive(self, response: httpx.Response, have: int) -> None:
         self.pace.begin(have)
@@ -396,6 +400,10 @@ def _wait(state: tenacity.RetryCallState) -> float:
 def _reason(state: tenacity.RetryCallState) -> str:
     error = state.outcome.exception() if state.outcome else None
     return str(error) or type(error).__name__
+
+
+def _not_a_url(url: str, error: Exception) -> Refused:
+    return Refused(PROTOCOL.at(None, f"{shown(url)} is not a URL: {error}", "write https://host/path"))
 
 
 def _cut_short(url: str, how: str) -> Refused:
