@@ -703,6 +703,10 @@ class TestTargets:
         bake(urls(ocean[:1]), "file://~/data/ocean.zarr", concat_dim="time")
         assert provider.check(str(tmp_path / "data" / "ocean.zarr"), ocean[:1]) == []
 
+    def test_and_inputs_may_name_this_machine(self, ocean: list[Path], tmp_path: Path) -> None:
+        bake([f"file://localhost{ocean[0]}"], f"file://localhost{tmp_path}/ocean.zarr", concat_dim="time")
+        assert provider.check(str(tmp_path / "ocean.zarr"), ocean[:1]) == []
+
 
 PROGRAM = textwrap.dedent(
     """

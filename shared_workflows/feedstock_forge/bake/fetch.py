@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -59,12 +60,18 @@ def shown(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="…" if parts.query else "").geturl()
 
 
+def file_named(url: str) -> str | None:
+    """What a path or a ``file://`` URL names, whose host may be ``localhost`` (RFC 8089, 2); else ``None``."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    return unquote(re.sub("^localhost(?=/)", "", rest)) if scheme.lower() == "file" else None
+
+
 def local_path(url: str) -> Path | None:
     """The path that ``url`` names if it is a path or a ``file://`` URL, with ``~`` expanded; else ``None``."""
-    scheme = urlsplit(url).scheme
-    if scheme == "file":
-        return Path(unquote(url.removeprefix("file://"))).expanduser()
-    return None if "://" in url else Path(url).expanduser()
+    path = file_named(url)
+    return None if path is None else Path(path).expanduser()
 
 
 @contextmanager

@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from ..findings import Refused, Who, rule
-from .fetch import disk_full
+from .fetch import disk_full, file_named
 from .locks import lock
 
 FOREIGN = rule("target-not-a-dataset", "A run must never replace what another hand has put there.")
@@ -40,10 +39,10 @@ log = logging.getLogger("feedstock_forge.bake")
 
 def path_of(target: str) -> Path | None:
     """Where on this machine a target is: a path or a ``file://`` URL; ``None`` for any other URL."""
-    scheme, separator, rest = target.partition("://")
-    if separator and scheme != "file":
+    path = file_named(target)
+    if path is None:
         return None
-    return Path(os.path.expandvars(unquote(rest)) if separator else target).expanduser().absolute()
+    return Path(path if path == target else os.path.expandvars(path)).expanduser().absolute()
 
 
 @contextmanager
