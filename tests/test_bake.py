@@ -456,6 +456,31 @@ class TestProviders:
             assert refused.findings[0].id == "input-unreachable"
             assert "secret" not in str(refused)
 
+    @pytest.mark.parametrize(
+        ("url", "finding"),
+        [
+            ("http://user:secret@[::1/a.nc?key=secret", "input-protocol-unknown"),
+            ("http://user:secret@127.0.0.1:port/a.nc?key=secret", "input-protocol-unknown"),
+            ("http://127.0.0.1:9/a.nc\n", "input-protocol-unknown"),
+            ("http://127.0.0.1:9/\ta.nc", "input-protocol-unknown"),
+            ("http://127.0.0.1:9/\ud800a.nc", "input-protocol-unknown"),
+            ("http://exämple..org/a.nc", "input-protocol-unknown"),
+            (f"http://{'a' * 64}.org/a.nc", "input-protocol-unknown"),
+            ("http:///a.nc", "input-protocol-unknown"),
+            ("s3://[bucket/a.nc", "input-protocol-unknown"),
+            ("\0a.nc", "input-missing"),
+        ],
+    )
+    def test_that_no_url_names_are_refused_at_once(
+        self, tmp_path: Path, url: str, finding: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        refused = refusal(lambda: bake([url], self.target(tmp_path), concat_dim="time"))
+        assert [found.id for found in refused.findings] == [finding]
+        assert "a.nc" in refused.findings[0].message
+        assert "leads to" not in str(refused), "nobody has led anywhere"
+        assert "secret" not in str(refused)
+        assert "trying again" not in caplog.text
+
 
 class TestFileSystems:
     """What fsspec reads is fetched with the same care as what comes over HTTP."""

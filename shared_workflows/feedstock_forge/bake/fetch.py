@@ -53,11 +53,11 @@ def patience() -> float:
 
 
 def shown(url: str) -> str:
-    """A URL fit for logs: without a password or a query, where keys and signatures travel."""
-    parts = urlsplit(url)
-    if not parts.netloc or parts.scheme == "file":
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="…" if parts.query else "").geturl()
+    """A URL fit for logs: without a password or a query, where keys and signatures travel.
+
+    It takes any words: what is refused because it is no URL has to be shown, too.
+    """
+    return url if file_named(url) is not None else re.sub(r"\?[^#]+", "?…", re.sub("://[^/?#]*@", "://", url))
 
 
 def file_named(url: str) -> str | None:
@@ -127,11 +127,15 @@ class Fetcher:
         path = local_path(url)
         if path is not None:
             return _existing(url, path)
-        # The hash keeps inputs of the same name apart; the name helps whoever looks into the folder.
-        name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(urlsplit(url).path).name[-100:]}"
+        try:
+            parts = urlsplit(url)
+            # The hash keeps inputs of the same name apart; the name helps whoever looks into the folder.
+            name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(parts.path).name[-100:]}"
+        except ValueError as error:
+            raise _not_a_url(url, error) from None
         copy = self.folder / name
         download: Download
-        if urlsplit(url).scheme in ("http", "https"):
+        if parts.scheme in ("http", "https"):
             download = _OverHttp(self.client(), url, copy, self.stop, self.room)
         else:
             from .file_systems import Copy
@@ -354,6 +358,8 @@ class _OverHttp(Download):
             end = shown(str(error.request.url))
             message = f"{shown(self.url)} leads to {end}, which is not HTTP"
             raise Refused(PROTOCOL.at(None, message, f"name {end} in INPUTS, if that is the file")) from None
+        except (httpx.InvalidURL, UnicodeError) as error:  # the latter of a host whose name is too long for one
+            raise _not_a_url(self.url, error) from None
 
     def _receive(self, response: httpx.Response, have: int) -> None:
         self.pace.begin(have)
@@ -410,7 +416,7 @@ def _reason(state: tenacity.RetryCallState) -> str:
 
 
 def _not_a_url(url: str, error: Exception) -> Refused:
-    return Refused(PROTOCOL.at(None, f"{shown(url)} is not a URL: {error}", "write https://host/path"))
+    return Refused(PROTOCOL.at(None, f"{shown(url)} cannot be asked for: {error}", "write https://host/path"))
 
 
 def _cut_short(url: str, how: str) -> Refused:
@@ -433,7 +439,7 @@ def _existing(url: str, path: Path) -> Path:
     try:
         with path.open("rb"):
             return path
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of a NUL byte, which no name has
         raise Refused(
             MISSING.at(None, f"there is no file {shown(url)}", "correct it in INPUTS, or leave it out")
         ) from None
