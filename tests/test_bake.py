@@ -364,6 +364,18 @@ class TestProviders:
         assert provider.check(self.target(tmp_path), ocean[:1]) == []
         assert served.requests[ocean[0].name] == ["", ""]
 
+    def test_that_say_unasked_that_nothing_has_changed_are_asked_again(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path
+    ) -> None:
+        served.answers = {ocean[0].name: ["304"], ocean[1].name: ["cut", "304"]}
+        inputs = [f"{served.url}/{path.name}" for path in ocean[:2]]
+        bake(inputs, self.target(tmp_path), concat_dim="time")
+        assert provider.check(self.target(tmp_path), ocean[:2]) == []
+        served.always = {ocean[0].name: "304"}
+        refused = refusal(lambda: bake(inputs, self.target(tmp_path), concat_dim="time"))
+        assert [found.id for found in refused.findings] == ["input-unreachable"]
+        assert "304 Not Modified" in refused.findings[0].message
+
     def test_are_not_asked_twice_for_what_the_cache_keeps(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

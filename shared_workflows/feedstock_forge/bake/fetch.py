@@ -333,8 +333,10 @@ class _OverHttp(Download):
             headers = {"Range": f"bytes={have}-", "If-Range": self._validator}
         with self._errors(), self.client.stream("GET", self.url, headers=headers) as response:
             self._refuse(response)
-            self.unchanged = response.status_code == httpx.codes.NOT_MODIFIED
-            if self.unchanged:
+            if response.status_code == httpx.codes.NOT_MODIFIED:
+                if not headers.keys() & {"If-None-Match", "If-Modified-Since"}:
+                    raise Again("the server answered 304 Not Modified, which was not the question")
+                self.unchanged = True
                 return
             etag, modified = response.headers.get("etag", ""), response.headers.get("last-modified")
             self.state = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
