@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -432,6 +433,17 @@ class TestProviders:
         assert [found.id for found in refused.findings] == ["input-protocol-unknown"]
         assert refused.findings[0].message == f"{url} leads to ftp://example.org/file.nc, which is not HTTP"
         assert served.requests[ocean[0].name] == [""]
+
+    def test_that_ask_for_more_time_than_there_is_are_given_up_at_once(
+        self, ocean: list[Path], served: faults.Provider, tmp_path: Path
+    ) -> None:
+        """What is told is how long they were tried, not how long they might have been."""
+        served.always = {ocean[0].name: "503 86400"}
+        refused = refusal(lambda: bake([f"{served.url}/{ocean[0].name}"], self.target(tmp_path), concat_dim="time"))
+        (found,) = refused.findings
+        assert re.search(r" in [01]\.\d s of trying: .* 503 .*, and asks to wait 86,400 s$", found.message)
+        assert "FEEDSTOCK_PATIENCE=86460 waits longer" in found.fix
+        assert len(served.requests[ocean[0].name]) == 1
 
     def test_that_trickle_or_hang_are_given_up(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path

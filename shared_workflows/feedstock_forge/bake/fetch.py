@@ -185,17 +185,17 @@ class Fetcher:
         except httpx.RemoteProtocolError as error:
             if path.exists() and path.stat().st_size:
                 raise _cut_short(url, f"it breaks off after {path.stat().st_size:,} bytes") from None
-            raise _unreachable(url, error, seconds) from None
+            raise _unreachable(download, error) from None
         except CutShort as error:
             raise _cut_short(url, str(error)) from None
         except (Slow, httpx.ReadTimeout) as error:
             if not download.pace.most:
-                raise _unreachable(url, error, seconds) from None
+                raise _unreachable(download, error) from None
             message = f"{shown(url)} came at {download.pace.rate():,.0f} bytes a second for {seconds:g} s"
             fix = f"try again when the provider sends {SLOWEST:,} a second, or name a faster copy of it in INPUTS"
             raise Refused(SLOW.at(None, message, fix)) from None
         except (Again, httpx.TransportError) as error:
-            raise _unreachable(url, error, seconds) from None
+            raise _unreachable(download, error) from None
 
 
 def _unless_changed(kept: Path, note: Path) -> dict[str, str]:
@@ -384,7 +384,9 @@ class _OverHttp(Download):
             self.path.unlink(missing_ok=True)
             raise Again(reason)
         if status in (408, 429) or status >= 500:
-            raise Again(f"the server answered {reason}", _seconds(response.headers.get("retry-after", "")))
+            after = _seconds(response.headers.get("retry-after", ""))
+            asks = f", and asks to wait {after:,.0f} s" if after else ""
+            raise Again(f"the server answered {reason}{asks}", after)
         if status in (401, 403):
             raise Refused(
                 FORBIDDEN.at(None, f"{url} answered {reason}", "use a public URL, or ask the provider for access")
@@ -407,9 +409,12 @@ _backoff = tenacity.wait_exponential_jitter(multiplier=0.5, max=20, jitter=0.5)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.seconds if isinstance(error, Again) else None
+    asked = _asked(state.outcome.exception() if state.outcome else None)
     return _backoff(state) if asked is None else asked
+
+
+def _asked(error: BaseException | None) -> float | None:
+    return error.seconds if isinstance(error, Again) else None
 
 
 def _reason(state: tenacity.RetryCallState) -> str:
@@ -426,13 +431,14 @@ def _cut_short(url: str, how: str) -> Refused:
     return Refused(TRUNCATED.at(None, f"{shown(url)} comes cut off, every time: {how}", fix))
 
 
-def _unreachable(url: str, error: Exception, seconds: float) -> Refused:
-    reason = str(error) or type(error).__name__
+def _unreachable(download: Download, error: Exception) -> Refused:
+    reason, tried = str(error) or type(error).__name__, download.pace.idle()
+    longer = max(600, (_asked(error) or 0) + 60)
     return Refused(
         UNREACHABLE.at(
             None,
-            f"{shown(url)} could not be fetched in {seconds:g} s of trying: {reason}",
-            "try again when the provider is back; FEEDSTOCK_PATIENCE=600 waits longer",
+            f"{shown(download.url)} could not be fetched in {tried:.1f} s of trying: {reason}",
+            f"try again when the provider is back; FEEDSTOCK_PATIENCE={longer:.0f} waits longer",
         )
     )
 
