@@ -481,6 +481,33 @@ class TestProviders:
             assert "secret" not in str(refused)
 
     @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("FEEDSTOCK_PATIENCE", "10 min"),
+            ("FEEDSTOCK_PATIENCE", "-1"),
+            ("FEEDSTOCK_PATIENCE", "nan"),
+            ("FEEDSTOCK_PATIENCE", "inf"),
+            ("FEEDSTOCK_CACHE", __file__),
+            ("FEEDSTOCK_CACHE", "/proc/none"),
+        ],
+    )
+    def test_are_not_asked_where_a_setting_cannot_be_kept_to(
+        self,
+        ocean: list[Path],
+        served: faults.Provider,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        variable: str,
+        value: str,
+    ) -> None:
+        monkeypatch.setenv(variable, value)
+        refused = refusal(lambda: bake([f"{served.url}/{ocean[0].name}"], self.target(tmp_path), concat_dim="time"))
+        assert [found.id for found in refused.findings] == ["setting-unusable"]
+        assert value in refused.findings[0].message
+        assert variable in refused.findings[0].fix
+        assert not served.requests
+
+    @pytest.mark.parametrize(
         ("url", "finding"),
         [
             ("http://user:secret@[::1/a.nc?key=secret", "input-protocol-unknown"),

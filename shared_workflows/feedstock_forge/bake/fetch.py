@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -37,6 +38,7 @@ SLOW = rule("input-too-slow", "Who waits for a trickle holds a bakery for weeks.
 TRUNCATED = rule("input-truncated", "Half a file holds half the data, and its end may read as fill values.")
 PROTOCOL = rule("input-protocol-unknown", "Each kind of URL needs the library that speaks it.")
 FULL = rule("disk-full", "Inputs are fetched whole before the first byte of the dataset is written.", who=Who.OPERATOR)
+SETTING = rule("setting-unusable", "A setting that cannot be kept to is not replaced by a guess.", who=Who.OPERATOR)
 
 DEFAULT_PATIENCE = 120.0
 """Seconds after which a download that does not get on is given up; ``FEEDSTOCK_PATIENCE`` sets another span."""
@@ -48,8 +50,19 @@ log = logging.getLogger("feedstock_forge.bake")
 
 
 def patience() -> float:
-    """Seconds after which an input is given up that does not come, or comes slower than :data:`SLOWEST`."""
-    return float(os.environ.get("FEEDSTOCK_PATIENCE", DEFAULT_PATIENCE))
+    """Seconds after which an input is given up that does not come, or comes slower than :data:`SLOWEST`.
+
+    Raises :class:`Refused` if what is set is no such number.
+    """
+    named = os.environ.get("FEEDSTOCK_PATIENCE") or str(DEFAULT_PATIENCE)
+    try:
+        seconds = float(named)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        fix = "write a number of seconds, such as FEEDSTOCK_PATIENCE=600, or unset it"
+        raise Refused(SETTING.at(None, f"FEEDSTOCK_PATIENCE is {named!r}, which is no span of time", fix))
+    return seconds
 
 
 def shown(url: str) -> str:
@@ -79,16 +92,20 @@ def fetching(stop: threading.Event) -> Iterator[Fetcher]:
     """A fetcher, and a folder for what it fetches, which goes at the end.
 
     With ``FEEDSTOCK_CACHE`` set to a folder, what is fetched is kept there, and fetched again only if the provider says
-    that it has changed, or if what is kept is not what was fetched.
+    that it has changed, or if what is kept is not what was fetched. Raises :class:`Refused` if it cannot be kept there.
     """
     named = os.environ.get("FEEDSTOCK_CACHE")
     cache = Path(named).expanduser() if named else None
-    if cache:
-        cache.mkdir(parents=True, exist_ok=True)
     timeout = httpx.Timeout(min(30, patience()), connect=10)
     headers = {"Accept-Encoding": "identity"}  # a length that can be checked, and a file that can be taken up again
     with ExitStack() as stack:
-        folder = stack.enter_context(scratch(cache or Path(tempfile.gettempdir()), "feedstock-inputs-"))
+        parent = cache or Path(tempfile.gettempdir())
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(scratch(parent, "feedstock-inputs-"))
+        except OSError as error:
+            fix = "let FEEDSTOCK_CACHE, or TMPDIR where that is not set, name a folder that the run may write"
+            raise Refused(SETTING.at(None, f"no input can be kept in {parent}: {error.strerror}", fix)) from None
 
         @functools.cache
         def made() -> httpx.Client:
