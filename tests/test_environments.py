@@ -84,6 +84,17 @@ def test_conflicting_requirements_live_side_by_side_and_each_is_built_once(kept:
     assert versions == says(Path(sys.executable), code).split()[1:]
 
 
+def test_an_environment_that_lost_its_python_is_built_anew(kept: Path, tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "a", "tiny==1.0\n")
+    python = environments.python_for(folder, lambda line: None)
+    python.unlink()
+    lines: list[str] = []
+    assert environments.python_for(folder, lines.append) == python
+    assert says(python, "import tiny; print(tiny.version)") == "1.0"
+    assert lines[0].startswith("building")
+    assert [path for path in kept.iterdir() if path.is_dir()] == built(kept), "nothing of the broken one is left"
+
+
 def test_a_lock_is_installed_as_it_stands_unless_the_worker_has_exactly_that(kept: Path, tmp_path: Path) -> None:
     worker = says(Path(sys.executable), "from importlib.metadata import version; print(version('toolz'))")
     same = checkout(tmp_path / "same", "toolz\n")

@@ -163,6 +163,8 @@ def _build(place: Path, requirements: Path, engine: Sequence[str], say: Callable
         site = next(building.glob("lib/python*/site-packages"))
         shutil.copytree(Path(__file__).parent, site / "feedstock_forge", ignore=shutil.ignore_patterns("__pycache__"))
         lock.rename(building / LOCK)
+        if place.exists():  # with no Python in it, or none would be built
+            place.rename(beside / "broken")
         building.rename(place)
     return locked
 
