@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,27 @@ def test_an_environment_that_lost_its_python_is_built_anew(kept: Path, tmp_path:
     assert says(python, "import tiny; print(tiny.version)") == "1.0"
     assert lines[0].startswith("building")
     assert [path for path in kept.iterdir() if path.is_dir()] == built(kept), "nothing of the broken one is left"
+
+
+KILLED_WHILE_REMOVING = """
+import os, shutil, signal, sys
+from pathlib import Path
+from feedstock_forge import environments
+shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+environments.python_for(Path(sys.argv[1]), print)
+"""
+
+
+def test_a_removal_that_is_killed_leaves_no_half_environment(kept: Path, tmp_path: Path) -> None:
+    (kept / "old").mkdir(parents=True)
+    (kept / "old/used").touch()
+    os.utime(kept / "old/used", (0, 0))
+    folder = checkout(tmp_path / "a", "tiny==1.0\n")
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_REMOVING, str(folder)])
+    assert done.returncode == -signal.SIGKILL
+    assert not (kept / "old").exists()
+    environments.python_for(folder, lambda line: None)
+    assert [path for path in kept.iterdir() if path.is_dir()] == built(kept)
 
 
 def test_a_lock_is_installed_as_it_stands_unless_the_worker_has_exactly_that(kept: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,6 +48,7 @@ KEPT_DAYS = 30
 
 _PLACE = Place(f"{FOLDER}/{REQUIREMENTS}")
 _USED = "used"
+_BUILDING = ".building-"
 # What `requirements.txt` may hold besides names, versions and fixed addresses depends on files of the checkout.
 _LOCAL = re.compile(r"^\s*(?:-|\.|/|\w:)|file:", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
@@ -148,7 +149,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _build(place: Path, requirements: Path, engine: Sequence[str], say: Callable[[str], None]) -> int:
     """Lock and install everything beside ``place``, then move it there; returns the number of packages."""
-    with scratch(place.parent, ".building-") as beside:
+    with scratch(place.parent, _BUILDING) as beside:
         building = beside / "environment"
         lock = beside / LOCK
         locked = _lock(requirements, engine, lock, say)
@@ -249,7 +250,7 @@ def _reason(said: str) -> str:
 
 
 def _prune(environments: Path) -> None:
-    """Remove what nobody has used for :data:`KEPT_DAYS`."""
+    """Remove what nobody has used for :data:`KEPT_DAYS`; from its place at once, since who removes it may be killed."""
     old = time.time() - KEPT_DAYS * 86400
     for used in environments.glob(f"*/{_USED}"):
         with _lock_file(used.parent).open("w") as file:
@@ -257,8 +258,10 @@ def _prune(environments: Path) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # in use at this moment
-            if used.stat().st_mtime < old:
-                shutil.rmtree(used.parent, ignore_errors=True)
+            with suppress(OSError):  # another user's, or gone meanwhile
+                if used.stat().st_mtime < old:
+                    with scratch(environments, _BUILDING) as aside:
+                        used.parent.rename(aside / "old")
 
 
 def _lock_file(place: Path) -> Path:
