@@ -150,6 +150,16 @@ def test_requirements_that_exclude_bake_get_an_environment_without_it(kept: Path
     assert any("feedstock_forge.bake" in line and "zarr" in line for line in lines)
 
 
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def test_what_is_not_utf_8_is_named_with_its_line(kept: Path, tmp_path: Path, name: str) -> None:
+    folder = checkout(tmp_path / "a", "tiny==1.0\n")
+    (folder / "feedstock" / name).write_bytes("tiny==1.0\n# café\n".encode("latin-1"))
+    with pytest.raises(Refused) as caught:
+        environments.python_for(folder, lambda line: None)
+    (found,) = caught.value.findings
+    assert (found.id, str(found.place)) == ("file-encoding", f"feedstock/{name}:2:6")
+
+
 def test_what_cannot_be_installed_is_told_and_leaves_nothing(kept: Path, tmp_path: Path) -> None:
     assert refusal(checkout(tmp_path / "a", "tiny==3.0\n")) == {"environment-unsolvable"}
     assert refusal(checkout(tmp_path / "b", "tiny === ==\n")) == {"environment-not-built"}

@@ -33,6 +33,7 @@ from . import __version__, recipes
 from .bake.locks import scratch
 from .findings import Place, Refused, Who, rule
 from .meta import FOLDER
+from .yaml_file import decode
 
 NO_UV = rule("uv-missing", "uv makes the environments of recipes.", who=Who.OPERATOR)
 UNSOLVABLE = rule("environment-unsolvable", "A recipe runs only where everything that it needs fits together.")
@@ -66,10 +67,10 @@ def python_for(checkout: Path, say: Callable[[str], None], beside: Sequence[str]
     """The Python that can run the recipes of a checkout: this one, or that of an environment, built if need be.
 
     ``beside`` are requirements of the bakery's, for its engine. Raises :class:`Refused` if the requirements cannot be
-    installed together, or not now.
+    read, or cannot be installed together, or not now.
     """
     path = (checkout / FOLDER / REQUIREMENTS).absolute()
-    text = "\n".join(file.read_text(encoding="utf-8") for file in _asked(path))
+    text = "\n".join(decode(file.read_bytes(), Path(FOLDER, file.name)) for file in _asked(path))
     if are_met("\n".join((text, *beside))):
         return Path(sys.executable)
     environments = folder()
