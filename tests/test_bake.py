@@ -774,6 +774,24 @@ class TestTargets:
     def test_that_cannot_be_written_are_refused(self, ocean: list[Path], target: str, finding: str) -> None:
         assert ids(lambda: bake(urls(ocean), target, concat_dim="time")) == {finding}
 
+    @pytest.mark.parametrize("store", STORES)
+    def test_that_the_run_may_not_look_into_are_refused(self, ocean: list[Path], store: str) -> None:
+        nobody = 65534
+        # Not pytest's own folder, which is closed to all but whoever runs the tests.
+        with tempfile.TemporaryDirectory() as shared:
+            Path(shared).chmod(0o777)
+            target = Path(shared) / f"ocean.{store}"
+            target.mkdir(0)
+            user = os.geteuid()
+            os.seteuid(nobody if user == 0 else user)  # root may look into everything
+            try:
+                refused = refusal(lambda: bake(urls(ocean[:1]), str(target), concat_dim="time"))
+            finally:
+                os.seteuid(user)
+            assert [found.id for found in refused.findings] == ["target-unwritable"]
+            assert "Permission denied" in refused.findings[0].message
+            assert [path.name for path in Path(shared).iterdir()] == [target.name]
+
     def test_expand_the_home_folder(self, ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         bake(urls(ocean[:1]), "file://~/data/ocean.zarr", concat_dim="time")

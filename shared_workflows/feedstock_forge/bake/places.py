@@ -92,9 +92,12 @@ def forget(folder: Path) -> None:
 
 
 def refuse_foreign(path: Path, *marks: str) -> None:
-    """Raise :class:`Refused` if something is at ``path`` that holds none of the files that mark a dataset."""
-    if path.exists() and not any((path / mark).exists() for mark in marks) and (path.is_file() or any(path.iterdir())):
-        raise foreign(str(path))
+    """Raise :class:`Refused` if something is at ``path`` that holds none of the files that mark a dataset, or that the
+    run may not look into."""
+    with storage_errors(str(path)):
+        marked = not path.exists() or any((path / mark).exists() for mark in marks)
+        if not marked and (path.is_file() or any(path.iterdir())):
+            raise foreign(str(path))
 
 
 def foreign(target: str) -> Refused:
