@@ -84,6 +84,26 @@ def test_what_is_kept_can_be_appended_to(tmp_path: Path, store: str) -> None:
     assert published(target) == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("store", STORES)
+def test_a_block_that_adds_nothing_to_what_is_kept_leaves_it(tmp_path: Path, store: str) -> None:
+    target = str(tmp_path / f"own.{store}")
+    put(target, 0)
+    with publishing(target, keep=True):
+        pass
+    assert published(target) == [0, 1, 2]
+    with run_of("v1", "aaa"), publishing(target, keep=True):
+        pass
+    with provider.open_dataset(target) as ds:
+        assert ds.attrs["feedstock_provenance"]["version"] == "v1", "a release says so whatever it adds"
+    if store == "icechunk":
+        repository = icechunk.Repository.open(icechunk.local_filesystem_storage(target))
+        assert [info.message for info in repository.ancestry(tag="v1")][:2] == [
+            "complete: write the dataset (v1 aaa)",
+            "complete: write the dataset",
+        ]
+        assert len(list(repository.ancestry(tag="v1"))) == 3, "nothing was committed for nothing"
+
+
 def test_a_dask_cluster_loses_nothing(tmp_path: Path) -> None:
     target = str(tmp_path / "own.icechunk")
     with Client(processes=False, n_workers=1, dashboard_address=None):

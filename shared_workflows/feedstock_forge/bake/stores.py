@@ -338,14 +338,15 @@ class IcechunkStore:
                     self.repository.delete_branch(branch)
 
     def publish(self, message: str, metadata: dict[str, Any], tag: str | None) -> None:
-        """Commit the session, tag the snapshot, and move a new repository into place."""
+        """Commit what the session has changed, tag the snapshot, and move a new repository into place."""
         assert self.repository is not None  # noqa: S101 - the order of calls
         assert self.session is not None  # noqa: S101
         if self.fork is not None:
             self.session.merge(self.fork)
         try:
             if self.branch == "main":
-                self.state = self.session.commit(message, metadata)
+                if self.session.has_uncommitted_changes:  # Icechunk refuses a commit of nothing
+                    self.state = self.session.commit(message, metadata)
             else:
                 # What was taken up stays in the history: Icechunk 1 cannot make one snapshot of two.
                 snapshot = self.session.flush(message, metadata)
