@@ -480,6 +480,12 @@ class TestProviders:
             assert refused.findings[0].id == "input-unreachable"
             assert "secret" not in str(refused)
 
+    @pytest.mark.parametrize("path", ["~nosuchuser/a.nc", "/" + 300 * "a", "~nosuchuser/" + 300 * "a"])
+    def test_that_have_names_that_no_file_has_are_named(self, tmp_path: Path, path: str) -> None:
+        refused = refusal(lambda: bake([path], self.target(tmp_path), concat_dim="time"))
+        assert refused.findings[0].id == "input-missing"
+        assert path in refused.findings[0].message
+
     @pytest.mark.parametrize(
         ("variable", "value"),
         [

@@ -17,7 +17,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -84,7 +84,14 @@ def file_named(url: str) -> str | None:
 def local_path(url: str) -> Path | None:
     """The path that ``url`` names if it is a path or a ``file://`` URL, with ``~`` expanded; else ``None``."""
     path = file_named(url)
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else at_home(path)
+
+
+def at_home(path: str) -> Path:
+    """A path with ``~`` and ``~somebody`` expanded, where there is such a home."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
 
 
 @contextmanager
@@ -472,6 +479,9 @@ def _existing(url: str, path: Path) -> Path:
         raise Refused(MISSING.at(None, f"{shown(url)} is a folder", "name the files in it, one by one")) from None
     except PermissionError:
         raise Refused(FORBIDDEN.at(None, f"{shown(url)} may not be read", f"chmod a+r {path}")) from None
+    except OSError as error:  # a name that is too long, or leads in a circle
+        message = f"{shown(url)} cannot be opened: {error.strerror}"
+        raise Refused(MISSING.at(None, message, "correct it in INPUTS, or leave it out")) from None
 
 
 _MAKE_ROOM = "free some space; TMPDIR, or FEEDSTOCK_CACHE where it is set, moves where inputs are kept"

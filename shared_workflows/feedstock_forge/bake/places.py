@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..findings import Refused, Who, rule
-from .fetch import disk_full, file_named
+from .fetch import at_home, disk_full, file_named
 from .locks import lock
 
 FOREIGN = rule("target-not-a-dataset", "A run must never replace what another hand has put there.")
@@ -42,7 +42,7 @@ def path_of(target: str) -> Path | None:
     path = file_named(target)
     if path is None:
         return None
-    return Path(path if path == target else os.path.expandvars(path)).expanduser().absolute()
+    return at_home(path if path == target else os.path.expandvars(path)).absolute()
 
 
 @contextmanager
