@@ -320,3 +320,12 @@ def test_a_dataset_that_cannot_be_read_is_named_and_a_release_replaces_it(folder
     assert finding.id == "target-not-a-dataset"
     assert "baked.zarr holds a dataset that cannot be read" in finding.message
     assert folder.bake(paths, "zarr").time.values.tolist() == [0, 1]
+
+
+def test_a_file_that_holds_groups_only_is_told_so(folder: Folder) -> None:
+    path = folder.path / "grouped.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createGroup("product").createDimension("time", 3)
+    finding = folder.refused([str(path)])
+    assert finding.id == "input-dimension-missing"
+    assert "has none outside its groups (product), which are not read" in finding.message

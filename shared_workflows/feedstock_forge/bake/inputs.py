@@ -109,11 +109,16 @@ class Opened:
     """An input, or a published dataset: its stored values, and what they decode to after ``preprocess``."""
 
     def __init__(
-        self, name: str, raw: xr.Dataset, preprocess: Preprocess | None = None, lazy: xr.Dataset | None = None
+        self,
+        name: str,
+        raw: xr.Dataset,
+        preprocess: Preprocess | None = None,
+        lazy: xr.Dataset | None = None,
+        alone: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.name = name
         self.raw = raw
-        self.alone: AbstractContextManager[Any] = nullcontext()
+        self.alone = nullcontext() if alone is None else alone
         """Held while the file is used."""
         self.hdf5: Path | None = None
         """The file, if it is HDF5."""
@@ -151,8 +156,7 @@ class Opened:
                 with _preprocessing, dask.config.set({"array.chunk-size": "4MiB"}):
                     lazy = xr.open_dataset(path, engine=engine, decode_cf=False, cache=False, chunks="auto")
             with reading(name):
-                opened = cls(name, raw, preprocess, lazy)
-            opened.alone = alone
+                opened = cls(name, raw, preprocess, lazy, alone)
             opened.hdf5 = path if head.startswith(HDF5) else None
             return opened
 
@@ -162,9 +166,8 @@ class Opened:
         Raises :class:`Refused` if it cannot be read or has no ``concat_dim``.
         """
         if concat_dim not in self.decoded.sizes:
-            message = (
-                f"{shown(self.name)} has no dimension `{concat_dim}`; it has {', '.join(map(str, self.decoded.sizes))}"
-            )
+            has = ", ".join(map(str, self.decoded.sizes)) or f"none{_groups_of(self.hdf5)}"
+            message = f"{shown(self.name)} has no dimension `{concat_dim}`; it has {has}"
             fix = f'let `preprocess` return ds.expand_dims("{concat_dim}"), or correct concat_dim'
             raise Refused(NO_DIMENSION.at(None, message, fix))
         with self.alone, reading(self.name):
@@ -262,19 +265,19 @@ class Opened:
                 probe[name] = variable.copy(data=np.zeros(variable.shape, variable.dtype))
         # One at a time: a single element may take the whole input to compute.
         with _preprocessing, _computing(self.name):
-            probe = probe.compute(scheduler="synchronous")
-        copies, attrs = encode_dataset_coordinates(probe)
-        for name, variable in copies.items():
-            encoding = _spelled_out(variable.encoding)
-            # How the file packs its values, xarray might refuse to do.
-            variable.encoding = {key: encoding[key] for key in encoding if key in _TIME or name not in self.untouched}
-        variables, attrs = cf_encoder(copies, attrs)
-        for name in variables.keys() - self.untouched.keys():
-            one, whole = variables[name], self.decoded.variables[name]
-            if whole.ndim == 1 and (whole.dtype.kind in "mM" or " since " in str(one.attrs.get("units", ""))):
-                # The first alone may be a whole number of larger units than all of them are.
-                every = _encoded(_loaded(whole), whole.encoding)
-                variables[name] = xr.Variable(one.dims, np.empty(one.shape, every.dtype), {**one.attrs, **every.attrs})
+            copies, attrs = encode_dataset_coordinates(probe.compute(scheduler="synchronous"))
+            for name, variable in copies.items():
+                known, ours = _spelled_out(variable.encoding), name not in self.untouched
+                # How the file packs its values, xarray might refuse to do.
+                variable.encoding = {key: value for key, value in known.items() if ours or key in _TIME}
+            variables, attrs = cf_encoder(copies, attrs)
+            for name in variables.keys() - self.untouched.keys():
+                one, whole = variables[name], self.decoded.variables[name]
+                if whole.ndim == 1 and (whole.dtype.kind in "mM" or " since " in str(one.attrs.get("units", ""))):
+                    # The first alone may be a whole number of larger units than all of them are.
+                    every = _encoded(_loaded(whole), whole.encoding)
+                    kept = {**one.attrs, **every.attrs}
+                    variables[name] = xr.Variable(one.dims, np.empty(one.shape, every.dtype), kept)
         for name, source in self.untouched.items():
             raw, variable = self.raw.variables[source], variables[name]
             packing = [key for key in _PACKING if key != "units" or " since " in str(raw.attrs.get("units", ""))]
@@ -555,6 +558,15 @@ def _strange_times(name: str, decoded: xr.Dataset) -> Iterator[Finding]:
             said = ", ".join(f"{what} {variable.attrs[what]!r}" for what in _TIME if what in variable.attrs)
             fix = f"let `preprocess` put ds[{key!r}] right and return xr.decode_cf(ds), or leave the input out"
             yield ENCODING.at(None, f"`{key}` of {shown(name)} cannot be read as times: {said}", fix)
+
+
+def _groups_of(hdf5: Path | None) -> str:
+    """Where a file without dimensions may keep what somebody looks for in it."""
+    if hdf5 is None:
+        return ""
+    with h5py.File(hdf5) as file:
+        groups = [name for name, item in file.items() if isinstance(item, h5py.Group)]
+    return f" outside its groups ({', '.join(groups)}), which are not read" if groups else ""
 
 
 def _loaded(variable: xr.Variable) -> xr.Variable:
