@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from . import limits
@@ -42,15 +42,22 @@ def held(
     done = threading.Event()
     main = threading.main_thread().ident or 0
 
+    def look() -> None:
+        workers = _workers(client)
+        size.fit(workers)
+        used = Use(memory=sum(int(worker["metrics"].get("memory", 0)) for worker in workers))
+        if (found := limits.over(allowed, used, label)) and not done.is_set():
+            met.append(found)
+            signal.pthread_kill(main, signal.SIGTERM)
+
     def watch() -> None:
+        failed = ""
         while not done.wait(_EVERY):
-            with suppress(OSError, TimeoutError):  # without its scheduler a run ends by itself
-                workers = _workers(client)
-                size.fit(workers)
-                used = Use(memory=sum(int(worker["metrics"].get("memory", 0)) for worker in workers))
-                if (found := limits.over(allowed, used, label)) and not done.is_set():
-                    met.append(found)
-                    signal.pthread_kill(main, signal.SIGTERM)
+            try:
+                look()
+            except Exception as error:  # each kind of cluster has its own; the next look may fare better
+                if failed != (failed := f"{type(error).__name__}: {error}") and not done.is_set():
+                    say(f"Dask: the workers cannot be held to the limits now: {failed}")
 
     threading.Thread(target=watch, name="cluster-limits", daemon=True).start()
     try:
