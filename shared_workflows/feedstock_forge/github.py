@@ -17,9 +17,10 @@ from urllib.parse import quote
 import httpx
 
 from . import __version__, certificates
+from .credentials import secret
 from .findings import Finding, Refused, Who, rule
 from .pace import Pace
-from .retries import Busy, attempts
+from .retries import NEVER_SENT, Busy, attempts, is_rows
 
 API = "https://api.github.com"
 PATIENCE = 60.0
@@ -31,6 +32,8 @@ LIMIT_PAUSE = 60.0
 PAGE = 100
 """GitHub's own limit of rows in an answer."""
 MAX_PAGES = 100
+MAX_FILES = 3000
+"""GitHub's own limit of files of a pull request that it lists."""
 
 UNREACHABLE = rule("github-unreachable", "What GitHub knows cannot be asked, and nothing can be proposed there.")
 NO_TOKEN = rule("github-token-missing", "GitHub lets nobody change anything without a token.")
@@ -38,9 +41,15 @@ UNAUTHORIZED = rule("github-unauthorized", "GitHub does not accept the token for
 NOT_FOUND = rule("github-not-found", "GitHub answers the same for what is not there and for what a token may not see.")
 LIMITED = rule("github-rate-limited", "GitHub has had enough requests for now; nothing was changed by this one.")
 REFUSED = rule("github-refused", "GitHub answered with an error that trying again does not mend.")
+TOO_LARGE = rule("pull-request-too-large", "What is not seen cannot be said to be harmless.")
 
 _AWAY = frozenset({500, 502, 503, 504})
 _REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
+
+
+def token_of(environment: Mapping[str, str]) -> str | None:
+    """The token that the environment holds, if any. Raises :class:`Refused` if it cannot be one."""
+    return secret(environment, "GITHUB_TOKEN", "GH_TOKEN", refused=UNAUTHORIZED)
 
 
 class GitHub:
@@ -88,8 +97,12 @@ class GitHub:
         pace: Pace | None = None,
     ) -> GitHub:
         """The API that ``GITHUB_API_URL`` names, with ``GITHUB_TOKEN`` or ``GH_TOKEN``."""
-        token = environment.get("GITHUB_TOKEN") or environment.get("GH_TOKEN")
-        return cls(environment.get("GITHUB_API_URL") or API, token=token or None, patience=patience, say=say, pace=pace)
+        url, token = environment.get("GITHUB_API_URL") or API, token_of(environment)
+        try:
+            return cls(url, token=token, patience=patience, say=say, pace=pace)
+        except httpx.InvalidURL as error:
+            message = f"GITHUB_API_URL is {url!r}, which is no URL: {error}"
+            raise Refused(UNREACHABLE.at(None, message, f"unset it, or write it as {API}")) from None
 
     def __enter__(self) -> GitHub:
         return self
@@ -128,9 +141,13 @@ class GitHub:
             fix = "run the same command again later"
             raise Refused(LIMITED.at(None, f"GitHub limits {what}{after} ({error})", fix)) from None
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
+            # What could not be sent is quoted there, and may be a secret.
+            reason = type(error).__name__ if isinstance(error, NEVER_SENT) else str(error) or type(error).__name__
             fix = "check the network and GITHUB_API_URL, then run the same command again"
             raise Refused(UNREACHABLE.at(None, f"{self.url} does not answer {what}: {reason}", fix)) from None
+        except httpx.RequestError as error:
+            message = f"{what} answered what cannot be read: {error}"
+            raise Refused(REFUSED.at(None, message, "check GITHUB_API_URL")) from None
         return self._read(response, what, missing_ok)
 
     def _send(
@@ -144,7 +161,7 @@ class GitHub:
         except httpx.ConnectError:
             raise  # GitHub never saw it, whatever it was
         except httpx.TransportError as error:
-            if method in _REPEATABLE:
+            if method in _REPEATABLE or isinstance(error, NEVER_SENT):
                 raise
             message = f"{self.url} broke off {method} {path}: {error or type(error).__name__}"
             fix = "run the same command again: it finds what was done"
@@ -193,6 +210,9 @@ class GitHub:
         """Every row of a list, page by page."""
         for page in range(1, MAX_PAGES + 1):
             rows = self.request("GET", path, params={**(params or {}), "per_page": PAGE, "page": page})
+            if not is_rows(rows):
+                message = f"GET {path} answered something that is no list"
+                raise Refused(REFUSED.at(None, message, "check GITHUB_API_URL"))
             yield from rows
             if len(rows) < PAGE:
                 return
@@ -282,8 +302,15 @@ class GitHub:
         return list(self.pages(f"/repos/{repository}/pulls", {"state": "open", "head": head}))
 
     def pull_files(self, repository: str, number: int) -> list[dict[str, Any]]:
-        """The files that a pull request changes."""
-        return list(self.pages(f"/repos/{repository}/pulls/{number}/files"))
+        """The files that a pull request changes.
+
+        Raises :class:`Refused` if they may not be all: https://docs.github.com/en/rest/pulls/pulls#list-pull-requests-files
+        """
+        files = list(self.pages(f"/repos/{repository}/pulls/{number}/files"))
+        if len(files) >= MAX_FILES:
+            message = f"#{number} changes {MAX_FILES:,} files or more, and GitHub lists no more of them"
+            raise Refused(TOO_LARGE.at(None, message, "split it into smaller pull requests"))
+        return files
 
     def reviews(self, repository: str, number: int) -> list[dict[str, Any]]:
         """The reviews of a pull request, oldest first."""

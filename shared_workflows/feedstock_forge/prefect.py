@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
 from . import certificates
+from .credentials import secret
 from .findings import Refused, Who, rule
-from .retries import Busy, attempts
+from .retries import NEVER_SENT, Busy, attempts, is_rows
 
 NO_URL = rule("prefect-url-missing", "There is no telling which Prefect server to speak to.", who=Who.ORGANISATION)
 UNREACHABLE = rule("prefect-unreachable", "Nothing can be registered while Prefect does not answer.")
@@ -80,8 +81,8 @@ class Prefect:
         Raises :class:`Refused` if no usable URL is set.
         """
         url = environment.get("PREFECT_API_URL", "").strip()
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _parts(url)
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             said = f"PREFECT_API_URL is `{url}`, not a URL" if url else "PREFECT_API_URL is not set"
             raise Refused(
                 NO_URL.at(
@@ -101,8 +102,8 @@ class Prefect:
             )
         return cls(
             url,
-            key=environment.get("PREFECT_API_KEY") or None,
-            auth=environment.get("PREFECT_API_AUTH_STRING") or None,
+            key=secret(environment, "PREFECT_API_KEY", refused=UNAUTHORIZED),
+            auth=environment.get("PREFECT_API_AUTH_STRING", "").rstrip("\r\n") or None,
             patience=patience,
             say=say,
         )
@@ -150,8 +151,11 @@ class Prefect:
         except Busy as error:
             raise Refused(self._unreachable(f"still answers {error} after {patience:g} s of trying")) from None
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
+            # What could not be sent is quoted there, and may be a secret.
+            reason = type(error).__name__ if isinstance(error, NEVER_SENT) else str(error) or type(error).__name__
             raise Refused(self._unreachable(f"does not answer: {reason}")) from None
+        except httpx.RequestError as error:
+            raise Refused(self._strange(f"{method} {path}", f"what cannot be read: {error}")) from None
         if (response.status_code == 404 and missing_ok) or (response.status_code == 409 and taken_ok):
             return None
         return self._read(response, method, path)
@@ -162,6 +166,9 @@ class Prefect:
             f"{self.url} {what}",
             "check PREFECT_API_URL and that the server runs, then run the same command again",
         )
+
+    def _strange(self, what: str, answer: str) -> Any:
+        return UNEXPECTED.at(None, f"{what} answered {answer}", "check PREFECT_API_URL")
 
     def _read(self, response: httpx.Response, method: str, path: str) -> Any:
         status = response.status_code
@@ -186,15 +193,15 @@ class Prefect:
         try:
             return response.json() if response.content else None
         except ValueError:
-            raise Refused(
-                UNEXPECTED.at(None, f"{method} {path} answered something that is not JSON", "check PREFECT_API_URL")
-            ) from None
+            raise Refused(self._strange(f"{method} {path}", "something that is not JSON")) from None
 
     def pages(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Every row of a filter request, page by page."""
         offset = 0
         while True:
             rows = self.request("POST", path, {**body, "limit": PAGE, "offset": offset})
+            if not is_rows(rows):
+                raise Refused(self._strange(f"POST {path}", "something that is no list"))
             yield from rows
             if len(rows) < PAGE:
                 return
@@ -404,6 +411,15 @@ def wait_until_healthy(url: str, seconds: float, *, poll: float = 0.25) -> bool:
                 pass
             time.sleep(poll)
     return False
+
+
+def _parts(url: str) -> SplitResult | None:
+    """The parts of a URL; ``None`` if it is none that can be asked."""
+    try:
+        httpx.URL(url)
+        return urlsplit(url)
+    except (ValueError, httpx.InvalidURL):
+        return None
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -21,6 +21,9 @@ class Busy(Exception):  # noqa: N818 - a state, not a fault
         self.after = after
 
 
+NEVER_SENT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+
+
 class First:
     """The first attempt, which keeps what went wrong with it."""
 
@@ -64,7 +67,13 @@ def attempts(patience: float, first: float, longest: float) -> Iterator[First | 
             yield attempt
 
 
+def is_rows(answer: object) -> bool:
+    """Whether an answer is what a list is asked for."""
+    return isinstance(answer, list) and all(isinstance(row, dict) for row in answer)
+
+
 def _backoff(error: Exception) -> bool | float:
     if isinstance(error, Busy):
         return error.after if error.after is not None else True
-    return isinstance(error, httpx.TransportError)
+    # What cannot be sent will not be the next time, and says what it was.
+    return isinstance(error, httpx.TransportError) and not isinstance(error, NEVER_SENT)

@@ -9,7 +9,7 @@ import click
 
 from ..findings import Refused, text
 from ..git import NOT_A_REPOSITORY, Repository
-from ..github import GitHub
+from ..github import GitHub, token_of
 from ..report import summarise
 from . import EXIT_PARTLY, EXIT_REFUSED
 
@@ -45,8 +45,7 @@ def command(
     from ..staged.feedstock import Template, of_staged
 
     server = (os.environ.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
-    token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or None
-    clone = Repository(folder.resolve(), token, server)
+    clone = Repository(folder.resolve(), token_of(os.environ), server)
     commit = clone.resolve("HEAD")
     if commit is None:
         message = f"{folder} is no git repository with a commit"
@@ -55,7 +54,7 @@ def command(
     if name is None:
         raise click.UsageError("git knows no origin here: name the repository with --repository OWNER/NAME")
     wanted = folders.choose(clone, commit, recipes)
-    if wanted and not token and not dry_run:
+    if wanted and not clone.token and not dry_run:
         fix = (
             "give the workflow the organisation's App (docs/staged-recipes.md), or set GITHUB_TOKEN to a person's token"
         )

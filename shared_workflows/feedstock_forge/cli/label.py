@@ -18,7 +18,7 @@ from .. import git, meta, plan, report, trigger
 from ..bakery import UNKNOWN, Bakeries, is_bakery_id
 from ..findings import Refused, Severity, did_you_mean, text
 from ..git import NOT_A_REPOSITORY, Repository
-from ..github import NOT_FOUND, GitHub
+from ..github import NOT_FOUND, GitHub, token_of
 from ..labels import ALL, explain, request, state, words
 from ..labels.audit import Audit, Live, audit, without_taken
 from ..labels.consent import OTHER_REPOSITORY
@@ -388,8 +388,7 @@ def _other(here: Repository, named: str, instead: str) -> Repository:
 
 def _clone(folder: Path) -> Repository:
     """A clone here, with what it takes to push."""
-    token = os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN")
-    return Repository(folder, token, os.environ.get("GITHUB_SERVER_URL", "https://github.com"))
+    return Repository(folder, token_of(os.environ), os.environ.get("GITHUB_SERVER_URL", "https://github.com"))
 
 
 def _forge_of(folder: Path) -> str:

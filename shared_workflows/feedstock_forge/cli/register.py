@@ -11,7 +11,7 @@ import click
 
 from .. import automations, plan, register, report, status, trigger
 from ..findings import Finding, Refused, text
-from ..github import GitHub
+from ..github import GitHub, token_of
 from ..labels import Decision
 from ..labels.audit import without_taken
 from ..prefect import PATIENCE, Prefect
@@ -57,7 +57,7 @@ def command(
     if isinstance(planned, trigger.Nothing):
         plan.refuse_nothing(planned, found, plan_file)
     plan.refuse_other(planned, found, plan_file)
-    plan.refuse_other_meta(planned, plan.committed_meta(found, folder, os.environ.get("GITHUB_TOKEN")), plan_file)
+    plan.refuse_other_meta(planned, plan.committed_meta(found, folder, token_of(os.environ)), plan_file)
     bakeries, today = read_bakeries(bakeries_folder), datetime.datetime.now(datetime.UTC).date()
     decided = register.decisions(found, planned, bakeries, today)
     wanted: list[register.Deployment] = []
