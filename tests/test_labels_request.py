@@ -139,6 +139,24 @@ def test_without_network_both_branches_are_ready_and_what_to_push_is_said(
     assert [git(clone, "rev-parse", branch) for clone in clones] == commits
 
 
+def test_a_grant_to_a_repository_of_any_name_is_found(
+    command: Command, tmp_path: Path, clones: tuple[Path, Path], forge: Feedstock
+) -> None:
+    name = "pangeo-forge/NOAA_OISST.v2-feedstock"
+    made = feedstocks.make(tmp_path / "server", "noaa-oisst-v2")
+    made.folder.rename(tmp_path / "server" / name)
+    feedstock, granting = tmp_path / "mine", clones[1]
+    git(tmp_path, "clone", "--quiet", (tmp_path / "server" / name).as_uri(), str(feedstock))
+    options = ["--forge", granting, "--repository-id", "4242"]
+    command("label", "request", "-C", feedstock, "ldeo", "prod", *options, env=away(forge.server))
+    git(granting, "checkout", "--quiet", "label/ldeo/noaa-oisst-v2.prod")
+    bakeries = ["--bakeries", granting / "bakeries"]
+    assert "grant-misnamed" not in command("bakery", "check", *bakeries, code=1).stdout, "which wants CODEOWNERS"
+    git(feedstock, "checkout", "--quiet", "label/ldeo/noaa-oisst-v2.prod")
+    explained = ["label", "explain", feedstock, "ldeo", "prod", "--repository-id", "4242", *bakeries]
+    assert "grant-missing" not in command(*explained, env=away(forge.server)).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Command
+from feedstock_forge import github as github_module
 from feedstock_forge.github import GitHub
 from feedstock_forge.labels import state
 from support import feedstocks, github
@@ -308,6 +309,25 @@ def test_a_broken_meta_yaml_is_mended_by_who_maintains_the_repository(scene: Sce
     assert scene.state(FEEDSTOCK).check[0] == "pending"
     scene.hub.review(FEEDSTOCK, 1, "ada")
     assert scene.state(FEEDSTOCK).check == ("success", "consented: ada")
+
+
+def test_a_feedstock_that_breaks_its_meta_yaml_keeps_no_grant_from_being_looked_at(scene: Scene) -> None:
+    scene.feedstock.write("feedstock/meta.yaml", "id: [\n")
+    scene.feedstock.commit("Break")
+    scene.change(scene.forge, grant())
+    scene.hub.open(FORGE, BRANCH, "ada")
+    found = scene.state(FORGE)
+    assert found.check == ("pending", "waiting for an operator of ldeo")
+    assert "meta.yaml cannot be read" in found.on_merge[0]
+
+
+def test_a_pull_request_of_more_files_than_github_lists_does_not_pass(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(github_module, "MAX_FILES", 3)
+    scene.change(scene.forge, {f".a/{number}": "" for number in range(3)} | grant())
+    scene.hub.open(FORGE, BRANCH, "mallory")
+    assert scene.state(FORGE).check == ("failure", "to be mended: pull-request-too-large")
 
 
 def test_a_pull_request_that_touches_no_label_passes_without_a_comment(scene: Scene) -> None:

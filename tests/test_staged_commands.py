@@ -246,6 +246,17 @@ def listening(server: Server) -> None:
             time.sleep(0.5)
 
 
+def test_a_folder_that_is_not_called_as_its_feedstock_is_to_be_is_answered_too(scene: Scene) -> None:
+    whole = META.format(id="noaa-oisst", recipes='[{id: sst, object: "recipe:sst"}]')
+    git(scene.staged.folder, "checkout", "--quiet", "mine")
+    scene.staged.write("recipes/NOAA_OISST/meta.yaml", whole)
+    scene.staged.write("recipes/NOAA_OISST/recipe.py", RECIPE)
+    scene.begin(scene.staged.commit())
+    git(scene.staged.folder, "checkout", "--quiet", "main")
+    scene.environment = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    assert "**prefect-unreachable**" in scene.ask("/run-recipe-test", code=1)
+
+
 def test_a_maintainer_has_the_recipes_run_pruned_at_the_development_bakery(
     scene: Scene, server: prefect.Server, worker: prefect.Worker, datasets: Path
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import engines
 from ..bakery import BAD_ID, MISNAMED, UNKNOWN_LABEL, Bakeries, BakeryFile, GrantFile, is_bakery_id
 from ..findings import Finding, Place, Refused, Severity, Who, did_you_mean, rule
+from ..meta import slug
 from ..quantities import format_memory
 
 GRANT_TWICE = rule("grant-duplicate", "Of two grants of one label one may be the revocation.", who=Who.OPERATOR)
@@ -41,14 +42,9 @@ SOON = datetime.timedelta(days=30)
 _GRANT_NAME = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)(?:\.([a-z0-9]+(?:-[a-z0-9]+)*))?\.yaml", re.ASCII)
 
 
-def feedstock_of(repository: str) -> str:
-    """The feedstock's id: its repository's name without ``-feedstock``, in lower case."""
-    return repository.split("/")[1].removesuffix("-feedstock").lower()
-
-
 def file_name(repository: str, label: str, existing: list[str]) -> str:
     """The name of the file for a new grant: ``<feedstock>.yaml``, or with the label where that is taken."""
-    feedstock = feedstock_of(repository)
+    feedstock = slug(repository)
     plain, long = f"{feedstock}.yaml", f"{feedstock}.{label}.yaml"
     return long if long in existing or plain in existing else plain
 
@@ -56,7 +52,7 @@ def file_name(repository: str, label: str, existing: list[str]) -> str:
 def misnamed(file: GrantFile) -> Finding | None:
     """The finding for a grant whose file's name does not say what the grant says."""
     path, grant = file.document.path, file.grant
-    feedstock = feedstock_of(grant.repository)
+    feedstock = slug(grant.repository)
     match = _GRANT_NAME.fullmatch(path.name)
     if match and match[1] == feedstock and match[2] in (None, grant.label):
         return None

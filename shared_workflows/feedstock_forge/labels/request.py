@@ -31,11 +31,11 @@ from ..findings import Place, Refused
 from ..git import Repository, clone_url
 from ..github import GitHub
 from ..markdown import block, escape
-from ..meta import FILE, FOLDER, Event
+from ..meta import FILE, FOLDER, Event, slug
 from ..quantities import format_duration, format_memory
 from ..yaml_file import parse_yaml
 from .edit import with_request, with_values
-from .grants import SOON, feedstock_of, file_name
+from .grants import SOON, file_name
 
 META = f"{FOLDER}/{FILE}"
 FORK_SECONDS = 60.0
@@ -106,7 +106,7 @@ def prepare(feedstock: Repository, forge: Repository, forge_name: str, wish: Wis
     What is asked for is added to what both sides have agreed on, or are asked in an open request; to agree on less is
     a change that either makes alone.
     """
-    branch = f"label/{wish.bakery}/{feedstock_of(wish.repository)}.{wish.label}"
+    branch = f"label/{wish.bakery}/{slug(wish.repository)}.{wish.label}"
     asking, granting = _parent(feedstock, branch), _parent(forge, branch)
     with tempfile.TemporaryDirectory() as scratch:
         bakeries = _bakeries(forge, forge.base, Path(scratch) / "now")
@@ -177,7 +177,7 @@ def _read(bakeries: Bakeries, bakery_id: str, forge: Repository, forge_name: str
 
 def _grant(bakeries: Bakeries, wish: Wish) -> GrantFile | None:
     """The grant of the label to a feedstock of this name."""
-    files = bakeries.grants_for(wish.bakery, feedstock_of(wish.repository)) if wish.bakery in bakeries.ids() else []
+    files = bakeries.grants_for(wish.bakery, slug(wish.repository)) if wish.bakery in bakeries.ids() else []
     return next((file for file in files if file.grant.label == wish.label), None)
 
 

@@ -17,13 +17,13 @@ from typing import Any
 from .. import meta
 from ..bakery import Bakeries, Bakery
 from ..findings import Finding, Refused, Severity, Who, rule
-from ..github import GitHub
+from ..github import TOO_LARGE, GitHub
 from ..markdown import code, escape
-from ..meta import FILE, FOLDER, Meta
+from ..meta import FILE, FOLDER, Meta, slug
 from ..models import validate
 from ..report import finding as item
 from ..yaml_file import parse_yaml
-from .grants import check_grant, feedstock_of
+from .grants import check_grant
 
 OTHER_ID = rule(
     "grant-repository-id-wrong",
@@ -93,7 +93,12 @@ def read(client: GitHub, repository: str, number: int) -> State:
     commit = str(pull["head"]["sha"])
     # A fork that was deleted leaves its commits where the pull request is.
     source = str((pull["head"].get("repo") or {}).get("full_name") or repository)
-    files = client.pull_files(repository, number)
+    try:
+        files = client.pull_files(repository, number)
+    except Refused as refused:
+        if refused.findings[0].rule is not TOO_LARGE:
+            raise
+        return State(repository, number, commit, (), refused.findings, ())
     # A file that moves away is as much of a change to where it was.
     paths = {str(row[key]) for row in files for key in ("filename", "previous_filename") if row.get(key)}
     reviews = client.reviews(repository, number)
@@ -215,12 +220,15 @@ class _Look:
     def _other_half(self, repository: str, bakery_id: str, label: str) -> str:
         """Whether the feedstock asks, by its default branch or an open pull request."""
         content = self.client.file(repository, f"{FOLDER}/{FILE}")
-        asks = parse_yaml(content, Path(FILE)).data if content else None
+        try:
+            asks = parse_yaml(content, Path(FILE)).data if content else None
+        except Refused:
+            return f"the feedstock's {FOLDER}/{FILE} cannot be read"
         wishes = asks.get("bakeries") if isinstance(asks, dict) else None
         for wish in wishes if isinstance(wishes, list) else []:
             if isinstance(wish, dict) and (wish.get("id"), wish.get("label")) == (bakery_id, label):
                 return "the feedstock asks for it already"
-        branch = f"{repository.split('/')[0]}:label/{bakery_id}/{feedstock_of(repository)}.{label}"
+        branch = f"{repository.split('/')[0]}:label/{bakery_id}/{slug(repository)}.{label}"
         open_ones = self.client.open_pulls(repository, branch)
         if open_ones:
             return f"the feedstock asks for it in {open_ones[0]['html_url']}"

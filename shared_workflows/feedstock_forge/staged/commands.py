@@ -21,7 +21,7 @@ from ..bakery import Bakeries
 from ..findings import Finding, Refused, did_you_mean, rule
 from ..github import GitHub
 from ..markdown import code, escape
-from ..meta import FILE, RecipeDict
+from ..meta import FILE, RecipeDict, slug
 from ..plan import Plan, PlannedRecipe, Request
 from ..report import finding as item
 from ..trigger import BAD_PAYLOAD, MAX_PAYLOAD, OTHER_REPOSITORY, Trigger
@@ -317,7 +317,7 @@ def _test(
         mode=trigger.mode,
         version=commit,
         # Its own place among flows and datasets: a proposal takes nobody's name.
-        feedstock=f"staged-{event.issue.number}-{name}"[:80].rstrip("-"),
+        feedstock=slug(f"staged-{event.issue.number}-{name}"[:80]),
         dataset_version=declared.version,
         title=declared.title[:500],
         dict_object=dict_object,
