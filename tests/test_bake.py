@@ -26,7 +26,7 @@ import pytest
 import xarray as xr
 
 from demo import provider
-from feedstock_forge.bake import Provenance, bake, classic, coming_from, progress
+from feedstock_forge.bake import Provenance, bake, bake_virtual, classic, coming_from, progress
 from feedstock_forge.findings import Refused
 from support import faults
 
@@ -751,9 +751,18 @@ class TestInputs:
         one = urls(ocean[:1])
         assert ids(lambda: bake([], target, concat_dim="time")) == {"inputs-empty"}
         assert ids(lambda: bake(one * 2, target, concat_dim="time")) == {"inputs-repeated"}
+        for odd in (one[0], ocean[0], b"a.nc", None, [None]):
+            for kind in (bake, bake_virtual):
+                assert ids(lambda kind=kind, odd=odd: kind(odd, target, concat_dim="time")) == {"inputs-invalid"}
         assert ids(lambda: bake(one, target, concat_dim="time", mode="all")) == {"mode-unknown"}
         assert ids(lambda: bake(one, target, concat_dim="time", chunks={"time": 0})) == {"chunks-invalid"}
         assert ids(lambda: bake(one, target, concat_dim="time", chunks={"tine": 1})) == {"chunks-invalid"}
+
+    def test_may_be_paths_and_whatever_names_them_one_by_one(self, ocean: list[Path], tmp_path: Path) -> None:
+        target = tmp_path / "ocean.zarr"
+        bake((path for path in ocean[:2]), target, concat_dim="time")
+        bake(urls(ocean[:3]), str(target), concat_dim="time", mode="update")
+        assert provider.check(str(target), ocean[:3]) == []
 
 
 class TestTargets:

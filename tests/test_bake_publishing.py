@@ -66,7 +66,7 @@ def test_a_block_that_fails_leaves_the_published_dataset_byte_for_byte(tmp_path:
 def test_readers_see_the_old_dataset_until_the_block_ends(tmp_path: Path, store: str) -> None:
     target = f"file://{tmp_path}/own.{store}"
     put(target, 0)
-    with publishing(target) as state:
+    with publishing(tmp_path / f"own.{store}") as state:
         ds = xr.Dataset({"value": ("x", [7, 8])})
         ds.to_zarr(state, mode="w", zarr_format=3, consolidated=False)
         assert published(target) == [0, 1, 2]

@@ -91,7 +91,7 @@ class TestReferences:
 
     def test_lead_to_files_of_this_machine_for_readers_who_allow_it(self, ocean: list[Path], tmp_path: Path) -> None:
         target = str(tmp_path / "ocean.icechunk")
-        bake_virtual(urls(ocean), target, concat_dim="time")
+        bake_virtual(iter(ocean), Path(target), concat_dim="time")
         holds(target, ocean, f"file://{ocean[0].parent}/")
         with reader(target) as refused:
             assert refused.time.size == 120, "what is copied needs no leave"

@@ -11,11 +11,14 @@ Importing this module stays cheap, because planning imports every recipe: xarray
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from ..findings import Refused, rule
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,6 +28,8 @@ Mode = Literal["complete", "update"]
 
 PRUNED_INPUTS = 2
 """How many inputs a pruned run takes: two, so that joining them is tried too."""
+
+NO_LIST = rule("inputs-invalid", "Inputs are joined in the order in which a list names them, one by one.")
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +67,8 @@ def coming_from(made: Provenance | None) -> Iterator[None]:
 
 
 def bake(
-    inputs: Iterable[str],
-    target: str,
+    inputs: Iterable[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
     *,
     concat_dim: str,
     mode: str = "complete",
@@ -91,8 +96,8 @@ def bake(
     from .oven import run
 
     run(
-        list(inputs),
-        target,
+        _named(inputs),
+        os.fspath(target),
         concat_dim=concat_dim,
         mode=mode,
         prune=prune,
@@ -104,8 +109,8 @@ def bake(
 
 
 def bake_virtual(
-    inputs: Iterable[str],
-    target: str,
+    inputs: Iterable[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
     *,
     concat_dim: str,
     mode: str = "complete",
@@ -125,8 +130,8 @@ def bake_virtual(
     from .virtual import run
 
     run(
-        list(inputs),
-        target,
+        _named(inputs),
+        os.fspath(target),
         concat_dim=concat_dim,
         mode=mode,
         prune=prune,
@@ -135,7 +140,9 @@ def bake_virtual(
     )
 
 
-def publishing(target: str, *, keep: bool = False, prune: bool = False) -> AbstractContextManager[Store]:
+def publishing(
+    target: str | os.PathLike[str], *, keep: bool = False, prune: bool = False
+) -> AbstractContextManager[Store]:
     """For a recipe that writes its dataset by itself: the Zarr store to write into, published when the block ends.
 
     ::
@@ -154,4 +161,16 @@ def publishing(target: str, *, keep: bool = False, prune: bool = False) -> Abstr
     """
     from .publish import run
 
-    return run(target, keep=keep, prune=prune, provenance=provenance.get())
+    return run(os.fspath(target), keep=keep, prune=prune, provenance=provenance.get())
+
+
+def _named(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The inputs as URLs and paths. Raises :class:`Refused` if they are not named one by one."""
+    fix = "write a list of URLs or paths, also for a single one: INPUTS = [...]"
+    if isinstance(inputs, str | bytes | os.PathLike) or not isinstance(inputs, Iterable):
+        raise Refused(NO_LIST.at(None, f"`inputs` is a {type(inputs).__name__}, not a list", fix))
+    named = list(inputs)
+    for each in named:
+        if not isinstance(each, str | os.PathLike):
+            raise Refused(NO_LIST.at(None, f"`inputs` holds a {type(each).__name__}, not a URL or a path", fix))
+    return [os.fspath(each) for each in named]
