@@ -755,14 +755,18 @@ class TestInputs:
             for kind in (bake, bake_virtual):
                 assert ids(lambda kind=kind, odd=odd: kind(odd, target, concat_dim="time")) == {"inputs-invalid"}
         assert ids(lambda: bake(one, target, concat_dim="time", mode="all")) == {"mode-unknown"}
-        assert ids(lambda: bake(one, target, concat_dim="time", chunks={"time": 0})) == {"chunks-invalid"}
+        for length in (0, np.int64(0), 2.0, True, "2", None):
+            chunks: Any = {"time": length}
+            assert ids(lambda chunks=chunks: bake(one, target, concat_dim="time", chunks=chunks)) == {"chunks-invalid"}
         assert ids(lambda: bake(one, target, concat_dim="time", chunks={"tine": 1})) == {"chunks-invalid"}
 
     def test_may_be_paths_and_whatever_names_them_one_by_one(self, ocean: list[Path], tmp_path: Path) -> None:
         target = tmp_path / "ocean.zarr"
-        bake((path for path in ocean[:2]), target, concat_dim="time")
+        bake((path for path in ocean[:2]), target, concat_dim="time", chunks={"time": np.int64(24)})
         bake(urls(ocean[:3]), str(target), concat_dim="time", mode="update")
         assert provider.check(str(target), ocean[:3]) == []
+        with provider.open_dataset(str(target)) as baked:
+            assert baked.sst.encoding["chunks"][0] == 24
 
 
 class TestTargets:

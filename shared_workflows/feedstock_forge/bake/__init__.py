@@ -11,12 +11,13 @@ Importing this module stays cheap, because planning imports every recipe: xarray
 from __future__ import annotations
 
 import logging
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from ..findings import Refused, rule
 
@@ -73,7 +74,7 @@ def bake(
     concat_dim: str,
     mode: str = "complete",
     prune: bool = False,
-    chunks: Mapping[str, int] | None = None,
+    chunks: Mapping[str, SupportsIndex] | None = None,
     chunk_size: str = "16 MiB",
     preprocess: Callable[[xr.Dataset], xr.Dataset] | None = None,
 ) -> None:
@@ -101,7 +102,7 @@ def bake(
         concat_dim=concat_dim,
         mode=mode,
         prune=prune,
-        chunks=dict(chunks or {}),
+        chunks={dim: _whole(length) for dim, length in (chunks or {}).items()},
         chunk_size=chunk_size,
         preprocess=preprocess,
         provenance=provenance.get(),
@@ -174,3 +175,11 @@ def _named(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
         if not isinstance(each, str | os.PathLike):
             raise Refused(NO_LIST.at(None, f"`inputs` holds a {type(each).__name__}, not a URL or a path", fix))
     return [os.fspath(each) for each in named]
+
+
+def _whole(length: SupportsIndex) -> int:
+    """A length that NumPy has computed as Python's own; what is none stays as it is, for the run to refuse."""
+    try:
+        return length if isinstance(length, bool) else operator.index(length)
+    except TypeError:
+        return length  # type: ignore[return-value]
