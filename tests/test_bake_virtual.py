@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import icechunk
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -282,6 +283,44 @@ class TestInputs:
         call = lambda: bake_virtual(urls(ocean), str(tmp_path / "ocean.zarr"), concat_dim="time")  # noqa: E731
         assert refusal(call).findings[0].id == "virtual-needs-icechunk"
         assert [path.name for path in tmp_path.iterdir()] == ["old.nc"]
+
+    def test_that_end_before_their_dimensions_do_are_refused(self, tmp_path: Path) -> None:
+        """As netCDF's library leaves them along an unlimited dimension: it reads on with fill values."""
+        paths = []
+        for number, (steps, written) in enumerate([(2, 2), (2, 1), (2, 0), (0, 0)]):
+            paths.append(tmp_path / f"{number}.nc")
+            with netCDF4.Dataset(paths[-1], "w") as file:
+                file.createDimension("time", None)
+                file.createDimension("x", 3)
+                time = file.createVariable("time", "i4", ("time",))
+                time.units = f"days since 2000-01-0{1 + 2 * number}"
+                time[:] = range(steps)
+                for name, count in {"v": steps, "q": written}.items():
+                    variable = file.createVariable(name, "f4", ("time", "x"), chunksizes=(1, 3))
+                    variable[:count] = np.full((count, 3), number)
+        target = str(tmp_path / "v.icechunk")
+        for inputs in (paths, paths[3:], paths[::-1]):
+            findings = refusal(lambda inputs=inputs: bake_virtual(urls(inputs), target, concat_dim="time")).findings
+            assert {finding.id for finding in findings} == {"virtual-not-referable"}
+            said = {
+                f"`q` of {paths[1]} was written for 1 of the 2 steps of `time`",
+                f"`q` of {paths[2]} was written for 0 of the 2 steps of `time`",
+                f"{paths[3]} holds nothing along `time`",
+            }
+            assert {finding.message.replace("file://", "") for finding in findings} <= said
+            assert len(findings) == min(3, len(inputs))
+            assert all("copy the data" in finding.fix for finding in findings)
+        bake(urls(paths), target, concat_dim="time")  # which reads them as netCDF's library does
+
+    def test_may_hold_variables_without_values(self, tmp_path: Path) -> None:
+        values = {"v": (("time", "x"), np.ones((2, 3))), "none": (("time", "n"), np.zeros((2, 0)))}
+        xr.Dataset(values, {"time": [0, 1]}).to_netcdf(  # type: ignore[arg-type]
+            tmp_path / "a.nc", engine="h5netcdf", unlimited_dims=["time", "n"]
+        )
+        target = str(tmp_path / "v.icechunk")
+        bake_virtual([str(tmp_path / "a.nc")], target, concat_dim="time")
+        with reader(target, f"file://{tmp_path}/") as found:
+            assert found.none.shape == (2, 0)
 
     def test_are_not_appended_to_a_dataset_that_holds_copies(self, ocean: list[Path], tmp_path: Path) -> None:
         target = str(tmp_path / "ocean.icechunk")

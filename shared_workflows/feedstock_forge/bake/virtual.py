@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
@@ -83,6 +84,7 @@ class References(oven.Bake):
         oven.log.info("looking for the chunks of %s", shown(url))
         size, modified = _refuse_other_files(url, self.registry)
         store = _chunks_of(url, size, self.registry)
+        refuse_errors(_gaps(url, store, self.concat_dim))
         self.sources[number] = source = _Source(store, {}, {}, modified)
         opened = self.open(number)
         with _provider_errors(url):
@@ -159,7 +161,7 @@ class References(oven.Bake):
                 length=chunk["length"],
                 last_updated_at_checksum=self.sources[number].unchanged_since,
             )
-            for index, chunk in manifest.iter_refs()
+            for index, chunk in (manifest.iter_refs() if array.size else ())
         ]
         if failed := store.set_virtual_refs(name, chunks):
             what = f"{len(failed)} chunks of `{name}` in {shown(self.urls[number])} lie where no container leads"
@@ -361,6 +363,22 @@ def _chunks_of(url: str, size: int, registry: ObjectStoreRegistry[Any]) -> Any:
         except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
             what = f"the chunks of {shown(url)} cannot be referred to: {first_line(error)}"
             raise Refused(NOT_REFERABLE.at(None, what, _COPY)) from error
+
+
+def _gaps(url: str, store: Any, concat_dim: str) -> Iterator[Finding]:
+    """Where a file ends before its dimensions do: along an unlimited one, what was never written lies nowhere."""
+    lengths = [
+        (name, dim, length)
+        for name, array in zarr.open_group(store, mode="r").arrays()
+        for dim, length in zip(cast(Any, array.metadata).dimension_names or (), array.shape, strict=True)
+    ]
+    longest = {dim: length for _, dim, length in sorted(lengths, key=itemgetter(2))}
+    if longest.get(concat_dim) == 0:  # VirtualiZarr leaves out the coordinate, too
+        yield NOT_REFERABLE.at(None, f"{shown(url)} holds nothing along `{concat_dim}`", _COPY)
+    for name, dim, length in lengths:
+        if length < longest[dim]:
+            what = f"`{name}` of {shown(url)} was written for {length} of the {longest[dim]} steps of `{dim}`"
+            yield NOT_REFERABLE.at(None, what, _COPY)
 
 
 class _provider_errors:  # noqa: N801 - reads as what happens in the block
