@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import icechunk
 import netCDF4
@@ -98,6 +99,28 @@ class TestReferences:
             assert refused.time.size == 120, "what is copied needs no leave"
             with pytest.raises(icechunk.IcechunkError, match="authorize the virtual"):
                 refused.sst.load()
+
+    def test_lead_to_files_whose_names_mean_something_in_urls(
+        self, ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "a#b?c%20d"
+        folder.mkdir()
+        names = ["e#f.nc", "g?h.nc", "i%23j.nc", "k;l ü.nc"]
+        for name, path in zip(names, ocean, strict=True):
+            shutil.copy(path, folder / name)
+            shutil.copy(path, tmp_path / quote(name))  # as the server knows it
+        target = str(tmp_path / "files.icechunk")
+        bake_virtual(
+            [str(folder / names[0]), *((folder / name).as_uri() for name in names[1:])], target, concat_dim="time"
+        )
+        holds(target, ocean, f"file://{tmp_path}/")
+        with faults.serve(tmp_path) as served:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", served.url)
+            monkeypatch.setenv("AWS_REGION", "nowhere")
+            keys = [name for name in names if "?" not in name]
+            target = str(tmp_path / "keys.icechunk")
+            bake_virtual([f"s3://bucket/{key}" for key in keys], target, concat_dim="time")
+            holds(target, [tmp_path / quote(key) for key in keys], "s3://bucket/")
 
     def test_are_appended_by_an_update_that_asks_for_nothing_else(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path
@@ -343,7 +366,8 @@ from feedstock_forge.bake import bake_virtual
 from support import faults
 files = sorted(Path(sys.argv[1]).glob("*.nc"))
 with faults.serve(files[0].parent, port=80):
-    bake_virtual([f"http://127.0.0.1/ocean/{path.name}" for path in files], sys.argv[2], concat_dim="time")
+    names = [path.name.replace("-", "%2D") for path in files]
+    bake_virtual([f"http://127.0.0.1/ocean/{name}" for name in names], sys.argv[2], concat_dim="time")
     tests.holds(sys.argv[2], files, "http://127.0.0.1/")
 with faults.serve(files[0].parent, port=80) as served:
     served.always = {files[0].name: "whole"}

@@ -16,7 +16,7 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import dask
 import icechunk
@@ -257,8 +257,12 @@ def _unfit(inputs: list[str]) -> Iterator[Finding]:
 
 
 def _absolute(url: str) -> str:
+    """As Icechunk and VirtualiZarr take it: a URL that spells out what has a meaning in URLs, also where a path or the
+    key of an object holds that."""
     path = local_path(url)
-    return url if path is None else f"file://{path.absolute()}"
+    if path is not None:
+        return path.absolute().as_uri()
+    return f"s3://{quote(url.removeprefix('s3://'))}" if url.startswith("s3://") else url
 
 
 def _origin(url: str) -> str:
@@ -289,15 +293,34 @@ def _registry(urls: Sequence[str]) -> ObjectStoreRegistry[Any]:
         if scheme not in make:
             fix = "use https, http, s3 or file, or copy the data: `bake` instead of `bake_virtual`"
             raise Refused(PROTOCOL.at(None, f"{shown(url)} cannot be referred to", fix))
-        registry.register(origin, make[scheme](origin))
+        registry.register(origin, _ByPath(make[scheme](origin)))
     return registry
+
+
+@dataclass(frozen=True, slots=True)
+class _ByPath:
+    """What VirtualiZarr asks of one of obstore's stores, by the path of a URL: obstore takes names as they are."""
+
+    store: Any
+
+    def head(self, path: str) -> Any:
+        return self.store.head(unquote(path))
+
+    def get(self, path: str, **choices: Any) -> Any:
+        return self.store.get(unquote(path), **choices)
+
+    def get_ranges(self, path: str, **ranges: Any) -> Any:
+        return self.store.get_ranges(unquote(path), **ranges)
+
+    async def get_range_async(self, path: str, **span: Any) -> Any:
+        return await self.store.get_range_async(unquote(path), **span)
 
 
 def _containers(urls: Sequence[str]) -> dict[str, tuple[icechunk.VirtualChunkContainer, Any]]:
     """What a repository has to say of where its references lead, by prefix; and what it takes to read there."""
     prefixes = {f"{_origin(url)}/" for url in urls if not url.startswith("file://")}
-    if local := [url.removeprefix("file://") for url in urls if url.startswith("file://")]:
-        folder = Path(os.path.commonpath([Path(path).parent for path in local]))
+    if local := [path for url in urls if (path := local_path(url)) is not None]:
+        folder = Path(os.path.commonpath([path.parent for path in local]))
         # Icechunk compares the prefix with locations that it has escaped.
         while quote(str(folder)) != str(folder):
             folder = folder.parent
@@ -335,12 +358,10 @@ def _anonymous() -> bool:
 
 def _refuse_other_files(url: str, registry: ObjectStoreRegistry[Any]) -> tuple[int, datetime.datetime]:
     """The size of an input and when it was last changed. Raises :class:`Refused` if its chunks cannot be found."""
-    import obstore
-
     opened = datetime.datetime.now(datetime.UTC)
     store, path = registry.resolve(url)
     with _provider_errors(url):
-        found = obstore.get(store, path, options={"range": (0, _HEAD)})
+        found = store.get(path, options={"range": (0, _HEAD)})
         size, head = found.meta["size"], bytes(found.bytes())
     if not head.startswith(HDF5):
         finding = not_netcdf(url, size, head, "it has another format than NetCDF 4")
