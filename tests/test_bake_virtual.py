@@ -110,9 +110,9 @@ class TestReferences:
             shutil.copy(path, folder / name)
             shutil.copy(path, tmp_path / quote(name))  # as the server knows it
         target = str(tmp_path / "files.icechunk")
-        bake_virtual(
-            [str(folder / names[0]), *((folder / name).as_uri() for name in names[1:])], target, concat_dim="time"
-        )
+        monkeypatch.chdir(folder)
+        inputs = [f"../{folder.name}/{names[0]}", *((folder / name).as_uri() for name in names[1:])]
+        bake_virtual(inputs, target, concat_dim="time")
         holds(target, ocean, f"file://{tmp_path}/")
         with faults.serve(tmp_path) as served:
             monkeypatch.setenv("AWS_ENDPOINT_URL", served.url)

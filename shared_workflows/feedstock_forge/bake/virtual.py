@@ -261,7 +261,8 @@ def _absolute(url: str) -> str:
     key of an object holds that."""
     path = local_path(url)
     if path is not None:
-        return path.absolute().as_uri()
+        # Links stay as they are named, where no `..` goes up from one: no URL can hold that.
+        return (path.resolve() if ".." in path.parts else path.absolute()).as_uri()
     return f"s3://{quote(url.removeprefix('s3://'))}" if url.startswith("s3://") else url
 
 
