@@ -140,7 +140,7 @@ def test_an_input_that_is_looked_at_as_the_wait_ends_is_no_failure(ocean: list[P
         bakes = Bake([str(ocean[0])], "time", None, fetcher, stop)
         description, size = bakes.look(0, bakes.urls[0])
         workers = Workers(None)
-        looked = Look(description, size, "", bakes.shared, "tcp://127.0.0.1:1")
+        looked = Look(description, size, bakes.known(0), "tcp://127.0.0.1:1")
         workers._looks = [Late(looked)]
         assert workers.look(bakes, 0) is looked
 

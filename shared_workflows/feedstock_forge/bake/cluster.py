@@ -17,20 +17,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import cloudpickle
 import icechunk
-import numpy as np
 import zarr
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
 
 from ..findings import Refused, Who, rule
 from .fetch import Fetcher, fetching, local_path
-from .progress import identity
 from .steps import Stopped
 
 if TYPE_CHECKING:
@@ -85,10 +82,8 @@ class Look:
     description: Description
     size: int
     """Of its file, in bytes."""
-    identity: str
-    """See :func:`~.progress.identity`."""
-    shared: dict[str, np.ndarray[Any, Any]]
-    """The stored values that it has in common with all inputs, if it is the first one."""
+    known: dict[str, dict[Any, Any]]
+    """See :meth:`.oven.Bake.known`."""
     worker: str
     """The address of who has it."""
 
@@ -240,8 +235,8 @@ class _Held:
     fetcher: Fetcher
     until: ExitStack
     """Stops what is still at work, and removes what it needs."""
-    paths: dict[int, Path] = field(default_factory=dict)
-    """The files of inputs that are here."""
+    here: defaultdict[str, dict[int, Any]] = field(default_factory=lambda: defaultdict(dict))
+    """What is known here of inputs; see :attr:`.oven.Bake.here`."""
     unpacked: dict[bytes, tuple[Bake, list[int]]] = field(default_factory=dict)
 
 
@@ -261,7 +256,8 @@ def _hold(name: str, packed: bytes) -> tuple[Bake, list[int]]:
         held = _held[name]
         if packed not in held.unpacked:
             bake, stops = pickle.loads(packed)  # noqa: S301 - it comes from the recipe's own process
-            bake.stop, bake.fetcher, bake.paths = held.stop, held.fetcher, held.paths
+            bake.stop, bake.fetcher = held.stop, held.fetcher
+            vars(bake).update({name: held.here[name] for name in bake.here})
             held.unpacked[packed] = bake, stops
         return held.unpacked[packed]
 
@@ -271,10 +267,8 @@ def _look(number: int, name: str, packed: bytes) -> Look:
     from distributed import get_worker
 
     bake, _ = _hold(name, packed)
-    url = bake.urls[number]
-    description, size = bake.look(number, url)
-    shared = bake.shared if number == 0 else {}
-    return Look(description, size, identity(url, bake.paths[number]), shared, get_worker().address)
+    description, size = bake.look(number, bake.urls[number])
+    return Look(description, size, bake.known(number), get_worker().address)
 
 
 def _write(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import dask.array
 import numpy as np
@@ -150,6 +150,9 @@ class Box:
 class Bake:
     """The inputs of one run, and what becomes of them: copied into the store, whole chunks at a time."""
 
+    here: ClassVar[tuple[str, ...]] = ("paths",)
+    """What it knows of inputs, by their numbers, that serves on this machine only."""
+
     def __init__(
         self,
         urls: Sequence[str],
@@ -210,8 +213,7 @@ class Bake:
         """
         if self.workers is not None:
             found = self.workers.look(self, number)
-            self.identities[number] = found.identity
-            self.shared |= found.shared
+            self.take(found.known)
             return found.description, found.size
         path = self.paths[number] = self.fetcher.fetch(url)
         if local_path(url) is not None:
@@ -232,6 +234,15 @@ class Bake:
                 if variable.digest is not None
             }
         return description
+
+    def known(self, number: int) -> dict[str, dict[Any, Any]]:
+        """What the recipe's process has to know of an input that this worker has looked at. Raises ``OSError``."""
+        return {"identities": {number: self.identity(number)}, "shared": self.shared if number == 0 else {}}
+
+    def take(self, known: dict[str, dict[Any, Any]]) -> None:
+        """Know what a worker knows of an input."""
+        for name, values in known.items():
+            getattr(self, name).update(values)
 
     def identity(self, number: int) -> str:
         """What tells the file of this input from one that was changed. Raises ``OSError``."""
@@ -342,7 +353,7 @@ class Bake:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker of a cluster needs; it has files of its own."""
-        own = ("fetcher", "stop", "workers", "paths", "seen", "opening", "kept_open", "keeper", "shared")
+        own = ("fetcher", "stop", "workers", "seen", "opening", "kept_open", "keeper", "shared", *self.here)
         return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
