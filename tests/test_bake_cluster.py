@@ -81,6 +81,31 @@ def test_its_workers_fetch_and_each_writes_what_it_has(cluster: Client, scratch:
 
 
 @pytest.mark.usefixtures("cluster")
+def test_what_preprocess_computes_from_is_read_by_the_worker_that_computes(tmp_path: Path) -> None:
+    """Even the first of the bounds, which tells how they decode: Dask would ask the cluster for it."""
+    for number in range(COUNT):
+        days = np.arange(10 * number, 10 * number + 10)
+        units = {"units": "days since 2000-01-01"}
+        variables = {
+            "v": (("time", "x"), np.full((10, 2), number, "float32")),
+            "bounds": (("time", "two"), np.stack([days, days + 1], 1), units),
+        }
+        part = xr.Dataset(variables, {"time": ("time", days, units)})  # type: ignore[arg-type]
+        part.to_netcdf(tmp_path / f"{number}.nc", engine="h5netcdf")
+    target = tmp_path / "out/mean.icechunk"
+    bake(
+        [tmp_path / f"{number}.nc" for number in range(COUNT)],
+        target,
+        concat_dim="time",
+        chunks={"time": 2},
+        preprocess=lambda ds: ds.assign(mean=ds.v.mean("x")),
+    )
+    with provider.open_dataset(str(target)) as baked:
+        assert baked["mean"].values.tolist() == [number for number in range(COUNT) for _ in range(10)]
+        assert baked.sizes["time"] == len(baked.bounds) == 10 * COUNT
+
+
+@pytest.mark.usefixtures("cluster")
 def test_all_that_is_wrong_with_inputs_is_told_at_once(
     ocean: list[Path], served: faults.Provider, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import cloudpickle
+import dask
 import icechunk
 import zarr
 from zarr.abc.store import Store as ZarrStore
@@ -250,6 +251,9 @@ def _hold(name: str, packed: bytes) -> tuple[Bake, list[int]]:
         if name not in _held:
             until = ExitStack()
             until.enter_context(memory_kept())
+            # Or what a lazy input takes to open would go to the cluster, and its thread let another one in meanwhile,
+            # which waits for the lock that it holds.
+            until.enter_context(dask.config.set(scheduler="synchronous"))
             stop = threading.Event()
             _held[name] = _Held(stop, until.enter_context(fetching(stop)), until)
             until.callback(stop.set)
