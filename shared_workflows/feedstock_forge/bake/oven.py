@@ -406,8 +406,7 @@ class Bake:
         path = self.paths[number] = self.fetcher.fetch(url)
         known = self.seen.get(number) if local_path(url) is not None else self.identities.get(number)
         if known is not None and identity(url, path) != known:
-            message = f"{shown(url)} is not the file any more that it was when this run began"
-            raise Refused(REPLACED.at(None, message, "run it again when the provider is done with it"))
+            raise replaced(url)
 
     def _axis(self, name: str) -> int:
         dims = self.reference.variables[name].dims
@@ -626,6 +625,12 @@ def commit_of(mode: str, provenance: Provenance | None, what: str, prune: bool) 
     source = " ".join(known[key] for key in ("version", "commit") if key in known)
     message = f"{mode}: {what}" + (f" ({source})" if source else "")
     return message, {**known, "mode": mode, "pruned": prune}
+
+
+def replaced(url: str) -> Refused:
+    """The refusal for an input that is another file than when it was looked at."""
+    message = f"{shown(url)} is not the file any more that it was when this run began"
+    return Refused(REPLACED.at(None, message, "run it again when the provider is done with it"))
 
 
 def _spans(start: int, stop: int, length: int) -> Iterator[slice]:
