@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import cloudpickle
 import icechunk
 import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 
 from demo import provider
 from feedstock_forge.bake import Provenance, bake, bake_virtual, coming_from
+from feedstock_forge.bake.fetch import fetching
+from feedstock_forge.bake.virtual import References
 from feedstock_forge.findings import Refused
 from support import faults
 
@@ -63,7 +70,7 @@ def holds(target: str, paths: list[Path], *allowed: str) -> None:
         reader(target, *allowed) as found,
     ):
         xr.testing.assert_equal(found.load(), whole.load())
-        assert found.sst.attrs == whole.sst.attrs
+        assert all(found[name].attrs == whole[name].attrs for name in found.data_vars)
 
 
 def refusal(call: Callable[[], Any]) -> Refused:
@@ -354,6 +361,82 @@ class TestInputs:
         assert tree(tmp_path) == before
         bake_virtual(urls(ocean), target, concat_dim="time")
         holds(target, ocean, f"file://{ocean[0].parent}/")
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Ten days each, with times and a number a day besides what is referred to."""
+    paths, folder = [], tmp_path_factory.mktemp("observed")
+    for number in range(6):
+        days = np.arange(10 * number, 10 * number + 10)
+        units = {"units": "days since 2000-01-01"}
+        variables: dict[str, Any] = {
+            "v": (("time", "x"), np.stack([days, -days], 1).astype("float32")),
+            "bounds": (("time", "two"), np.stack([days, days + 1], 1), units),
+            "flag": ("time", days % 3),
+        }
+        paths.append(folder / f"{number}.nc")
+        xr.Dataset(variables, {"time": ("time", days, units)}).to_netcdf(
+            paths[-1], engine="h5netcdf", encoding={"v": {"chunksizes": (1, 2)}}
+        )
+    return paths
+
+
+@pytest.fixture(scope="class")
+def workers() -> Iterator[set[int]]:
+    """The processes of the workers."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield set(client.run(os.getpid).values())
+
+
+class TestOnACluster:
+    def test_the_workers_look_and_tell_all_that_is_wrong_at_once(
+        self, observed: list[Path], workers: set[int], tmp_path: Path
+    ) -> None:
+        notes, place = tmp_path / "notes", f"file://{observed[0].parent}/"
+        notes.mkdir()
+
+        def noting(ds: xr.Dataset) -> xr.Dataset:
+            (notes / f"{os.getpid()} {int(ds.v[0, 0])}").touch()
+            return ds
+
+        target = str(tmp_path / "v.icechunk")
+        bake_virtual(observed[:4], target, concat_dim="time", preprocess=noting)
+        looked = defaultdict(set)
+        for note in notes.iterdir():
+            pid, first = note.name.split()
+            looked[int(pid)].add(first)
+        assert looked.pop(os.getpid()) == {"0", "30"}, "read back: the first and the last"
+        assert set.union(*looked.values()) == {"0", "10", "20", "30"}
+        assert looked.keys() <= workers
+        holds(target, observed[:4], place)
+        bake_virtual(observed, target, concat_dim="time", mode="update")
+        holds(target, observed, place)
+        (tmp_path / "page.nc").write_text("<html>")
+        (tmp_path / "half.nc").write_bytes(observed[1].read_bytes()[:4000])
+        inputs = [*observed[:4], *(tmp_path / name for name in ("page.nc", "half.nc", "none.nc"))]
+        refused = refusal(lambda: bake_virtual(inputs, tmp_path / "other.icechunk", concat_dim="time"))
+        assert {finding.id for finding in refused.findings} == {"input-not-netcdf", "input-truncated", "input-missing"}
+        assert not (tmp_path / "other.icechunk").exists()
+
+    def test_a_worker_looks_again_at_what_another_has_looked_at(self, observed: list[Path], tmp_path: Path) -> None:
+        moving = tmp_path / "moving.nc"
+        shutil.copy(observed[0], moving)
+        stop = threading.Event()
+        with fetching(stop) as fetcher:
+            bakes = References([str(moving)], "time", None, fetcher, stop)
+            bakes.fetch()
+            bakes.take(bakes.known(0))
+            others = [pickle.loads(cloudpickle.dumps(bakes)) for _ in range(2)]  # noqa: S301
+        for other in others:
+            assert not hasattr(other, "sources"), "they may be large"
+            other.sources = {}
+        assert others[0].open(0).values("flag", {}).tolist() == [day % 3 for day in range(10)]
+        shutil.copy(observed[1], moving)
+        assert refusal(lambda: others[1].open(0)).findings[0].id == "input-replaced"
 
 
 OVER_HTTP = """

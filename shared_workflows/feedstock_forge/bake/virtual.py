@@ -54,18 +54,22 @@ warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 
 class _Source:
     """An input whose chunks are known."""
 
-    store: Any
-    """VirtualiZarr's ManifestStore: the input, read through its references."""
+    group: Any
+    """VirtualiZarr's ManifestGroup: where the chunks of each variable lie."""
+    identity: str
+    """What tells the file from one that was changed."""
+    unchanged_since: datetime.datetime
+    """Whoever reads a reference is told if the file was changed after this moment."""
     names: dict[str, str]
     """What each variable that is referred to is called in the file."""
     layouts: dict[str, dict[str, Any]]
     """How each of them is chunked and compressed, as xarray's encoding for Zarr."""
-    unchanged_since: datetime.datetime
-    """Whoever reads a reference is told if the file was changed after this moment."""
 
 
 class References(oven.Bake):
     """The inputs of one run, and what becomes of them: references, and copies of what is small."""
+
+    here = ("sources",)
 
     def __init__(
         self,
@@ -80,13 +84,15 @@ class References(oven.Bake):
         self.sources: dict[int, _Source] = {}
 
     def look(self, number: int, url: str) -> tuple[Description, int]:
-        """Find the chunks of one input and describe it; returns its size in bytes too. Raises :class:`Refused`."""
+        """Find the chunks of one input and describe it, here or on a worker; returns its size in bytes too.
+
+        Raises :class:`Refused`.
+        """
+        if self.workers is not None:
+            return super().look(number, url)
         oven.log.info("looking for the chunks of %s", shown(url))
-        size, modified = _refuse_other_files(url, self.registry)
-        store = _chunks_of(url, size, self.registry)
-        refuse_errors(_gaps(url, store, self.concat_dim))
-        self.sources[number] = source = _Source(store, {}, {}, modified)
-        opened = self.open(number)
+        size = self._find(number)
+        source, opened = self.sources[number], self.open(number)
         with _provider_errors(url):
             description = self.describe(number, opened)
         referred = [name for name, variable in description.variables.items() if not self.copies(variable)]
@@ -95,9 +101,21 @@ class References(oven.Bake):
         source.layouts.update({name: _layout(opened.raw.variables[source.names[name]]) for name in referred})
         return description, size
 
+    def known(self, number: int) -> dict[str, dict[Any, Any]]:
+        """What the recipe's process has to know of an input, which needs to know of its chunks, too."""
+        return {**super().known(number), "sources": {number: self.sources[number]}}
+
+    def identity(self, number: int) -> str:
+        """What tells the file of this input from one that was changed."""
+        return self.sources[number].identity
+
     def open(self, number: int) -> Opened:
         """Open the input of this number through its references."""
-        store, lazy = self.sources[number].store, None
+        if number not in self.sources:  # another machine has looked at it
+            self._find(number)
+            if self.identity(number) != self.identities[number]:
+                raise oven.replaced(self.urls[number])
+        store, lazy = _read_by(self.sources[number].group, self.registry), None
         with _provider_errors(self.urls[number]), reading(self.urls[number]):
             raw = xr.open_zarr(store, zarr_format=3, consolidated=False, decode_cf=False, chunks=None)
             if self.preprocess is not None:
@@ -123,7 +141,7 @@ class References(oven.Bake):
     def begin(self, store: Store, *, keep: bool) -> ZarrStore:
         """What the next state is written into, which knows where its references lead."""
         assert isinstance(store, IcechunkStore)  # noqa: S101 - no other kind of target comes this far
-        return store.begin(keep=keep, containers=_containers(self.urls))
+        return store.begin(keep=keep, fork=self.workers is not None, containers=_containers(self.urls))
 
     def write(
         self, store: ZarrStore, base: oven.Published | None, chunks: dict[str, int], made: dict[str, Any]
@@ -134,12 +152,10 @@ class References(oven.Bake):
         group, count = zarr.open_group(store, mode="r"), 0
         starts = np.cumsum([start, *(description.length for description in self.descriptions)]).tolist()
         for number, source in self.sources_in_order():
-            found = source.store.to_virtual_dataset(loadable_variables=[])
             for name, original in source.names.items():
                 array = cast("zarr.Array[Any]", group[name])
-                count += self._refer(
-                    cast(IcechunkSession, store), name, array, found[original].variable.data.manifest, number, starts
-                )
+                manifest = source.group[original].manifest
+                count += self._refer(cast(IcechunkSession, store), name, array, manifest, number, starts)
             if number in (0, len(self.urls) - 1):
                 self._read_back(group, number, starts[number])
         oven.log.info("wrote %d references", count)
@@ -147,6 +163,15 @@ class References(oven.Bake):
     def sources_in_order(self) -> Iterator[tuple[int, _Source]]:
         """Each input's number and source."""
         return ((number, self.sources[number]) for number in range(len(self.urls)))
+
+    def _find(self, number: int) -> int:
+        """Find the chunks of one input; returns its size in bytes. Raises :class:`Refused`."""
+        url = self.urls[number]
+        size, identity, modified = _refuse_other_files(url, self.registry)
+        group = _chunks_of(url, size, self.registry)
+        refuse_errors(_gaps(url, _read_by(group, self.registry), self.concat_dim))
+        self.sources[number] = _Source(group, identity, modified, {}, {})
+        return size
 
     def _refer(
         self, store: IcechunkSession, name: str, array: zarr.Array[Any], manifest: Any, number: int, starts: list[int]
@@ -357,8 +382,11 @@ def _anonymous() -> bool:
     return not any(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"))
 
 
-def _refuse_other_files(url: str, registry: ObjectStoreRegistry[Any]) -> tuple[int, datetime.datetime]:
-    """The size of an input and when it was last changed. Raises :class:`Refused` if its chunks cannot be found."""
+def _refuse_other_files(url: str, registry: ObjectStoreRegistry[Any]) -> tuple[int, str, datetime.datetime]:
+    """The size of an input, what tells it from a changed one, and when it was last changed.
+
+    Raises :class:`Refused` if its chunks cannot be found.
+    """
     opened = datetime.datetime.now(datetime.UTC)
     store, path = registry.resolve(url)
     with _provider_errors(url):
@@ -371,7 +399,8 @@ def _refuse_other_files(url: str, registry: ObjectStoreRegistry[Any]) -> tuple[i
         raise Refused(finding)
     # A server that does not say when gives the beginning of time. Icechunk rounds to seconds.
     modified = found.meta["last_modified"]
-    return size, (modified if modified.year > 1970 else opened) + datetime.timedelta(seconds=1)
+    identity = f"{size} {found.meta['e_tag'] or modified}"
+    return size, identity, (modified if modified.year > 1970 else opened) + datetime.timedelta(seconds=1)
 
 
 def _chunks_of(url: str, size: int, registry: ObjectStoreRegistry[Any]) -> Any:
@@ -379,15 +408,24 @@ def _chunks_of(url: str, size: int, registry: ObjectStoreRegistry[Any]) -> Any:
 
     with _provider_errors(url):
         try:
-            return HDFParser()(url, registry)
+            store = HDFParser()(url, registry)
         except OSError as error:
             raise Refused(not_netcdf(url, size, HDF5, str(error))) from error
         except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
             what = f"the chunks of {shown(url)} cannot be referred to: {first_line(error)}"
             raise Refused(NOT_REFERABLE.at(None, what, _COPY)) from error
+    # Without the store around it, which would make connections of its own wherever it is sent.
+    return store._group
 
 
-def _gaps(url: str, store: Any, concat_dim: str) -> Iterator[Finding]:
+def _read_by(group: Any, registry: ObjectStoreRegistry[Any]) -> ZarrStore:
+    """An input as a Zarr store, which is read through its references."""
+    from virtualizarr.manifests import ManifestStore
+
+    return ManifestStore(group, registry=registry)
+
+
+def _gaps(url: str, store: ZarrStore, concat_dim: str) -> Iterator[Finding]:
     """Where a file ends before its dimensions do: along an unlimited one, what was never written lies nowhere."""
     lengths = [
         (name, dim, length)
