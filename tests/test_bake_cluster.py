@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -143,6 +144,27 @@ def test_an_input_that_is_replaced_on_the_way_is_refused(ocean: list[Path], tmp_
         shutil.copy(ocean[1], tmp_path / "moving.nc")
         with pytest.raises(Refused, match="input-replaced"):
             bakes.open(0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_input_on_a_shared_disk_that_is_replaced_on_the_way_is_refused(
+    ocean: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [Path(shutil.copy(path, tmp_path)) for path in ocean[:2]]
+    other = Path(shutil.copy(ocean[2], tmp_path))
+
+    class Provider(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("writing "):
+                other.replace(paths[1])
+
+    log, provided = logging.getLogger("feedstock_forge.bake"), Provider()
+    log.addHandler(provided)
+    try:
+        with caplog.at_level(logging.INFO, log.name):
+            assert ids([str(path) for path in paths], tmp_path / "out/ocean.icechunk") == {"input-replaced"}
+    finally:
+        log.removeHandler(provided)
 
 
 class Late:

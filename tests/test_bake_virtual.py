@@ -306,6 +306,9 @@ class TestInputs:
             "https://user:secret@example.org/a.nc": "virtual-url-private",
             "https://example.org:8443/a.nc": "virtual-not-referable",
             "ftp://example.org/a.nc": "input-protocol-unknown",
+            "https://example.org:port/a.nc": "input-protocol-unknown",
+            "https://[::1/a.nc": "input-protocol-unknown",
+            "https:///a.nc": "input-protocol-unknown",
         }.items():
             refused = refusal(lambda url=url: bake_virtual([url], target, concat_dim="time"))
             assert [found.id for found in refused.findings] == [finding]

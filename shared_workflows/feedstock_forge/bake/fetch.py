@@ -156,7 +156,7 @@ class Fetcher:
             # The hash keeps inputs of the same name apart; the name helps whoever looks into the folder.
             name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(parts.path).name[-100:]}"
         except ValueError as error:
-            raise _not_a_url(url, error) from None
+            raise not_a_url(url, error) from None
         copy = self.folder / name
         download: Download
         if parts.scheme in ("http", "https"):
@@ -380,12 +380,12 @@ class _OverHttp(Download):
             raise Refused(FORBIDDEN.at(None, message, fix)) from None
         except httpx.UnsupportedProtocol as error:
             if not error.request.url.scheme:
-                raise _not_a_url(self.url, error) from None
+                raise not_a_url(self.url, error) from None
             end = shown(str(error.request.url))
             message = f"{shown(self.url)} leads to {end}, which is not HTTP"
             raise Refused(PROTOCOL.at(None, message, f"name {end} in INPUTS, if that is the file")) from None
         except (httpx.InvalidURL, UnicodeError) as error:  # the latter of a host whose name is too long for one
-            raise _not_a_url(self.url, error) from None
+            raise not_a_url(self.url, error) from None
 
     def _receive(self, response: httpx.Response, have: int) -> None:
         self.pace.begin(have)
@@ -446,7 +446,8 @@ def _reason(state: tenacity.RetryCallState) -> str:
     return str(error) or type(error).__name__
 
 
-def _not_a_url(url: str, error: Exception) -> Refused:
+def not_a_url(url: str, error: Exception | str) -> Refused:
+    """The refusal of an input that is no URL, for this reason."""
     return Refused(PROTOCOL.at(None, f"{shown(url)} cannot be asked for: {error}", "write https://host/path"))
 
 

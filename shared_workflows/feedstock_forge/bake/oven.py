@@ -171,9 +171,7 @@ class Bake:
         self.paths: dict[int, Path] = {}
         """The files of the inputs that are on this machine."""
         self.identities: dict[int, str] = {}
-        """What the inputs were when others looked at them."""
-        self.seen: dict[int, str] = {}
-        """What those were that this process looked at where they lie."""
+        """What the inputs were when somebody looked at them, if they lie where others may change them."""
         self.descriptions: list[Description] = []
         self.reference: Description
         self.coordinates: list[np.ndarray[Any, Any] | None] = []
@@ -217,7 +215,7 @@ class Bake:
             return found.description, found.size
         path = self.paths[number] = self.fetcher.fetch(url)
         if local_path(url) is not None:
-            self.seen[number] = identity(url, path)
+            self.identities[number] = identity(url, path)
         opened = Opened.file(url, path, self.preprocess)
         try:
             return self.describe(number, opened), path.stat().st_size
@@ -246,8 +244,7 @@ class Bake:
 
     def identity(self, number: int) -> str:
         """What tells the file of this input from one that was changed. Raises ``OSError``."""
-        known = self.identities.get(number) or self.seen.get(number)
-        return known or identity(self.urls[number], self.paths[number])
+        return self.identities.get(number) or identity(self.urls[number], self.paths[number])
 
     def check(self, base: Published | None) -> None:
         """Hold the inputs against each other, and against the dataset that they are appended to.
@@ -353,13 +350,13 @@ class Bake:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker of a cluster needs; it has files of its own."""
-        own = ("fetcher", "stop", "workers", "seen", "opening", "kept_open", "keeper", "shared", *self.here)
+        own = ("fetcher", "stop", "workers", "opening", "kept_open", "keeper", "shared", *self.here)
         return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.stop, self.opening, self.workers, self.keeper = threading.Event(), threading.Lock(), None, None
-        self.seen, self.shared = {}, {}
+        self.shared = {}
         self.kept_open = lru_cache(self.most_open)(self.open)
 
     def copies(self, variable: Variable) -> bool:  # noqa: ARG002 - another kind of bake chooses
@@ -391,20 +388,20 @@ class Bake:
         """Open the input of this number."""
         # What `preprocess` left alone need not go through it again.
         preprocess = None if self.descriptions[number].is_plain else self.preprocess
-        if number not in self.paths or number in self.seen:
+        if number not in self.paths or local_path(self.urls[number]) is not None:
             self._fetch_again(number)
         return Opened.file(self.urls[number], self.paths[number], preprocess)
 
     def refuse_replaced(self) -> None:
-        """Raise :class:`Refused` if an input is gone, or another file, that lies where others may change it."""
-        for number in self.seen:
+        """Raise :class:`Refused` if an input of this machine is gone, or another file than the one that was written."""
+        for number in self.identities if self.workers is None else ():
             self._fetch_again(number)
 
     def _fetch_again(self, number: int) -> None:
         """Take an input that was looked at before. Raises :class:`Refused` if it is another file by now."""
         url = self.urls[number]
         path = self.paths[number] = self.fetcher.fetch(url)
-        known = self.seen.get(number) if local_path(url) is not None else self.identities.get(number)
+        known = self.identities.get(number)
         if known is not None and identity(url, path) != known:
             raise replaced(url)
 

@@ -28,7 +28,7 @@ from zarr.abc.store import Store as ZarrStore
 
 from ..findings import Finding, Refused, refuse_errors, rule
 from . import oven
-from .fetch import FORBIDDEN, MISSING, PROTOCOL, UNREACHABLE, local_path, patience, shown
+from .fetch import FORBIDDEN, MISSING, PROTOCOL, UNREACHABLE, local_path, not_a_url, patience, shown
 from .inputs import HDF5, Description, Opened, Preprocess, Variable, first_line, not_netcdf, reading
 from .steps import MOST_FINDINGS
 from .stores import IcechunkStore, Store
@@ -270,11 +270,19 @@ def run(inputs: list[str], target: str, **choices: Any) -> None:
 
 def _unfit(inputs: list[str]) -> Iterator[Finding]:
     for url in inputs:
-        parts = urlsplit(url)
-        if parts.netloc and (parts.query or "@" in parts.netloc):
+        if local_path(url) is not None:
+            continue
+        try:
+            parts, port = urlsplit(url), urlsplit(url).port
+        except ValueError as error:
+            yield from not_a_url(url, error).findings
+            continue
+        if not parts.hostname:
+            yield from not_a_url(url, "it names no host").findings
+        elif parts.query or "@" in parts.netloc:
             fix = "use a URL that is open to readers, or copy the data: `bake` instead of `bake_virtual`"
             yield KEPT_URL.at(None, f"{shown(url)} holds a query or a password", fix)
-        elif parts.port and icechunk.__version__.startswith("1."):
+        elif port and icechunk.__version__.startswith("1."):
             # https://github.com/earth-mover/icechunk/pull/2219
             what = f"Icechunk {icechunk.__version__} does not keep the port of {shown(url)}"
             fix = "use Python 3.12 or newer and Icechunk 2, or copy the data: `bake` instead of `bake_virtual`"
