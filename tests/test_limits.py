@@ -61,6 +61,22 @@ def test_memory_is_that_of_all_processes_of_the_run(feedstock: Feedstock) -> Non
     assert "`feedstock label request ldeo.aws dev --resources '500 MiB'`" in finding.fix
 
 
+def test_memory_of_a_daemon_counts_too(feedstock: Feedstock) -> None:
+    finding = met(
+        feedstock,
+        """if os.fork() == 0:
+    if os.fork() == 0:
+        os.setsid()
+        held = bytearray(300 << 20)
+        time.sleep(60)
+    os._exit(0)
+os.wait()
+time.sleep(60)""",
+        memory="200 MiB",
+    )
+    assert finding.id == "limit-memory"
+
+
 def test_memory_that_processes_share_and_files_that_they_map_count_once_or_not_at_all(
     feedstock: Feedstock, tmp_path: Path
 ) -> None:

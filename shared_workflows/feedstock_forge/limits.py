@@ -13,7 +13,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,10 +104,16 @@ class Use:
 
 
 def watch(
-    process: subprocess.Popen[bytes], limits: Limits, label: str, use: Use, room: Room | None = None
+    process: subprocess.Popen[bytes],
+    limits: Limits,
+    label: str,
+    use: Use,
+    room: Room | None = None,
+    others: Collection[int] = (),
 ) -> Finding | None:
     """Wait until a process ends, or until it and its descendants meet a limit: then the finding that says so.
 
+    All processes below this one count, but for ``others``: a daemon of the run's is no longer below ``process``.
     ``room`` is held where it is given. ``use`` is kept up to date meanwhile. Memory is what the processes hold
     themselves, shared pages counted once; files that they map, which the kernel can let go of, do not count.
     """
@@ -118,8 +124,7 @@ def watch(
     look_again = 0.0
     while True:
         with contextlib.suppress(psutil.NoSuchProcess):
-            root = psutil.Process(process.pid)
-            family = [root, *root.children(recursive=True)]
+            family = [one for one in psutil.Process().children(recursive=True) if one.pid not in others]
             use.memory = max(use.memory, _memory(family, limits.memory))
             use.cpu = max(use.cpu, sum(map(_cpu, family)))
             if len(family) > _MOST_PROCESSES:
