@@ -81,6 +81,69 @@ def test_a_recipe_finds_storage_credentials_but_none_of_the_workers_and_none_rea
     assert lines[:-1] == ["['AWS_SECRET_ACCESS_KEY']", "None", "it is ***", "two", "lines"]
 
 
+def test_no_secret_leaves_a_recipe_in_pieces_or_in_what_it_raises(
+    feedstock: Feedstock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", 'hunter2-"ö"-hunter2')
+    monkeypatch.setenv("SSH_KEY", "-----BEGIN KEY-----\nhunter2hunter2\n-----END KEY-----\n")
+    recipe = """
+    import os
+
+    def sst(target, mode="complete", prune=False):
+        print(os.environ["SSH_KEY"])
+        for before in range({longest} - 40, {longest}):
+            print("x" * before + os.environ["AWS_SECRET_ACCESS_KEY"] + "y" * {longest}, flush=True)
+        raise ValueError("cannot sign with " + os.environ["AWS_SECRET_ACCESS_KEY"])
+    """
+    lines: list[str] = []
+    told = job(feedstock, recipe.format(longest=recipe_process.MAX_LINE))
+    with pytest.raises(Refused) as caught:
+        recipe_process.run(Path(sys.executable), told, lines.append)
+    assert caught.value.findings[0].message == "the recipe `sst` raised ValueError: cannot sign with ***"
+    said = "".join(lines)
+    assert "hunter" not in said
+    assert "ter2" not in said
+    assert said.count("***y") == 40
+
+
+def test_what_a_recipe_puts_in_the_place_of_its_reply_keeps_nobody_waiting(feedstock: Feedstock) -> None:
+    recipe = """
+    import atexit, gc, os, sys, tempfile
+
+    def sst(target, mode="complete", prune=False):
+        reply = os.path.join(tempfile.gettempdir(), "reply.json")
+        os.mkfifo(reply)
+        os._exit(0)
+    """
+    assert finding(job(feedstock, recipe)).id == "recipe-died"
+
+
+def test_a_recipe_is_not_kept_waiting_where_nobody_listens(feedstock: Feedstock) -> None:
+    def say(line: str) -> None:
+        raise BrokenPipeError
+
+    recipe = "def sst(target, mode='complete', prune=False):\n    print(('x' * 1000 + chr(10)) * 1000)\n"
+    told = job(feedstock, recipe)
+    with pytest.raises(BrokenPipeError):  # by what the run says itself, at its end
+        recipe_process.run(Path(sys.executable), told, say)
+
+
+def test_a_recipe_that_yields_is_told_that_nothing_of_it_ran(feedstock: Feedstock) -> None:
+    yields = "def sst(target, mode='complete', prune=False):\n    yield target\n"
+    found = finding(job(feedstock, yields))
+    assert found.id == "recipe-failed"
+    assert "nothing of it runs" in found.message
+
+
+def test_what_killed_runs_left_behind_is_removed(
+    feedstock: Feedstock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "feedstock-run-killed").mkdir()
+    lines_of(job(feedstock, "def sst(target, mode='complete', prune=False): ...\n"))
+    assert list(tmp_path.glob("feedstock-run-*")) == []
+
+
 def test_what_the_recipe_raises_is_a_finding_at_its_line(feedstock: Feedstock) -> None:
     raised = finding(
         job(feedstock, "def sst(target, mode='complete', prune=False):\n    raise ValueError('no year')\n")

@@ -28,7 +28,7 @@ from types import FunctionType
 from typing import IO, Any, Literal
 
 from . import engines, limits, meta, recipes
-from .bake import Provenance, coming_from
+from .bake import Provenance, coming_from, locks
 from .bakery import Engine, Limits
 from .findings import Finding, Refused, as_data, of_data, rule
 from .limits import Room, Use
@@ -45,6 +45,7 @@ MAX_LINE = 10_000
 _WORKERS_OWN = ("PREFECT_", "GITHUB_", "GH_", "ACTIONS_")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 _SHORTEST_SECRET = 8
+_LONGEST_REPLY = 10 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,13 @@ def run(
     """
     allowed, use = job.allowed, use or Use()
     others = _adopt()
-    with tempfile.TemporaryDirectory(prefix="feedstock-run-") as scratch:
-        reply = Path(scratch, "reply.json")
+    hidden = _hidden(os.environ)
+    with locks.scratch(Path(tempfile.gettempdir()), "feedstock-run-") as scratch:
+        reply = scratch / "reply.json"
         process = subprocess.Popen(
             # -P: a file at the checkout's root may not stand in for a package of the same name, ours for one.
             [python, "-P", "-u", "-c", _CHILD, str(reply)],
-            env=_environment(os.environ, Path(scratch)) | limits.threads(allowed) | engines.beam(job.engine),
+            env=_environment(os.environ, scratch) | limits.threads(allowed) | engines.beam(job.engine),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,7 +98,7 @@ def run(
         )
         assert process.stdin is not None  # noqa: S101 - as asked for above
         assert process.stdout is not None  # noqa: S101
-        listener = threading.Thread(target=_listen, args=(process.stdout, _hidden(os.environ), say), daemon=True)
+        listener = threading.Thread(target=_listen, args=(process.stdout, hidden, say), daemon=True)
         listener.start()
         try:
             with contextlib.suppress(BrokenPipeError):
@@ -104,15 +106,15 @@ def run(
                 told |= {"engine": job.engine.model_dump(mode="json"), "allowed": allowed.model_dump(mode="json")}
                 process.stdin.write(json.dumps(told).encode() + b"\n")
                 process.stdin.flush()
-            kept = replace(room, folders=(*room.folders, Path(scratch))) if room else None
-            met = limits.watch(process, allowed, job.label, use, kept)
+            kept = replace(room, folders=(*room.folders, scratch)) if room else None
+            met = limits.watch(process, allowed, job.label, use, kept, others)
         finally:
             end(process)
             _end_orphans(others)
             # Something that it started and that left its group may hold the other end of the pipe.
             listener.join(GRACE)
         say(f"the recipe used {use}")
-        refuse([met] if met else _answer(reply, process.returncode))
+        refuse([met] if met else _answer(reply, process.returncode, hidden))
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -183,32 +185,58 @@ def _environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str
     }
 
 
-def _hidden(environment: Mapping[str, str]) -> list[str]:
-    """The values that no line of a log may show."""
-    secrets = {value for key, value in environment.items() if _SECRET.search(key) and len(value) >= _SHORTEST_SECRET}
-    return sorted(secrets, key=len, reverse=True)
+def _hidden(environment: Mapping[str, str]) -> list[bytes]:
+    """The values that nothing may show that a recipe says, and each line of those that have several."""
+    values = [value for key, value in environment.items() if _SECRET.search(key)]
+    secrets = {part for value in values for part in (value, *value.splitlines()) if len(part) >= _SHORTEST_SECRET}
+    return sorted((os.fsencode(secret) for secret in secrets), key=len, reverse=True)
 
 
-def _listen(output: IO[bytes], hidden: list[str], say: Callable[[str], None]) -> None:
+def _struck(text: bytes, hidden: list[bytes]) -> bytes:
+    for secret in hidden:
+        text = text.replace(secret, b"***")
+    return text
+
+
+def _without(text: str, hidden: list[bytes]) -> str:
+    return _struck(text.encode(errors="surrogatepass"), hidden).decode(errors="surrogatepass")
+
+
+def _listen(output: IO[bytes], hidden: list[bytes], say: Callable[[str], None]) -> None:
+    """Say what comes, line by line and without what is hidden, until nothing more can come."""
+    longest, held = max(map(len, hidden), default=0), b""
     while raw := output.readline(MAX_LINE):
-        line = raw.decode(errors="replace").rstrip()
-        for secret in hidden:
-            line = line.replace(secret, "***")
-        if line:
-            say(line)
+        line = _struck(held + raw, hidden)
+        # Where a line is cut, a secret may go on in what comes next.
+        kept = 0 if raw.endswith(b"\n") else min(longest, len(line))
+        line, held = line[: len(line) - kept], line[len(line) - kept :]
+        if said := line.decode(errors="replace").rstrip():
+            # A recipe waits for whoever reads, also where nobody listens any more.
+            with contextlib.suppress(Exception):
+                say(said)
+    if held:
+        with contextlib.suppress(Exception):
+            say(held.decode(errors="replace"))
 
 
-def _answer(reply: Path, status: int) -> list[Finding]:
-    """The findings of a process that has ended."""
+def _answer(reply: Path, status: int, hidden: list[bytes]) -> list[Finding]:
+    """The findings of a process that has ended, without what is hidden."""
     try:
-        answer = json.loads(reply.read_bytes())
-        return [of_data(item) for item in answer["findings"]]
+        found = [of_data(item) for item in json.loads(_content(reply))["findings"]]
+        return [replace(each, message=_without(each.message, hidden), fix=_without(each.fix, hidden)) for each in found]
     except (OSError, ValueError, TypeError, KeyError):
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended Python with status {status}"
         fix = "look at the lines of the log before this one"
         if status == -signal.SIGKILL:
             fix = "ask whether memory ran out: Linux ends processes so. Take smaller chunks, or ask for more memory"
         return [DIED.at(None, f"the recipe's process {how}", fix)]
+
+
+def _content(reply: Path) -> bytes:
+    """What a recipe's process has written, if that is a file. Raises ``OSError``."""
+    # Never waits, for a recipe may have put a pipe there; nor reads without end.
+    with open(os.open(reply, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:  # noqa: PTH123
+        return file.read(_LONGEST_REPLY)
 
 
 _CHILD = f"import sys; from {__name__} import _child; _child(*sys.argv[1:])"

@@ -124,6 +124,10 @@ def run(folder: Path, bake: Callable[..., Any], recipe_id: str, *, target: str, 
     """Call a recipe in this process. Raises :class:`Refused`, at the feedstock's own line, if it raises."""
     try:
         made = bake(target=target, mode=mode, prune=prune)
+        if python.isgenerator(made) or python.isasyncgen(made):
+            raise TypeError(
+                "with `yield` in it, nothing of it runs: return, or put the `yield` into a function of its own"
+            )
         if python.iscoroutine(made):
             import asyncio  # which takes longer to import than what most who import this module ask of it
 
