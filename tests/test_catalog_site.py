@@ -291,6 +291,11 @@ DAMAGES: list[Callable[[Path], Any]] = [
     _edit("collection.json", lambda it: it["links"].append({"rel": "item", "href": "./none.json"})),
     _edit("v1.0.0.json", lambda it: it["assets"].clear()),
     _edit("v1.0.0.json", lambda it: it["properties"].pop("cube:dimensions")),
+    _edit("collection.json", lambda it: it.update(stac_extensions=[{}])),
+    _edit("collection.json", lambda it: it["feedstock:maintainers"][0].update(github="\ud800")),
+    _edit("collection.json", lambda it: it["extent"]["spatial"].update(bbox=[[-(10**400), -80, 180, 80]])),
+    _edit("v1.0.0.json", lambda it: it["assets"]["data"].update({"feedstock:bytes": 10**400})),
+    _edit("v1.0.0.json", lambda it: it["assets"]["data"].update({"feedstock:bytes": float("nan")})),
 ]
 
 

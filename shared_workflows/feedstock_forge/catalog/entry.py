@@ -370,6 +370,8 @@ def document_of(data: bytes | None) -> dict[str, Any] | None:
         return None
     try:
         document = json.loads(data)
+        # What JSON can say and other programs cannot read: half a character, and numbers that no double holds.
+        json.dumps(json.loads(data, parse_int=float), ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

@@ -156,7 +156,7 @@ def _entry(source: Source, address: datasets.Address) -> Entry:
         if data is None:
             wrong: str | None = "it is not there"
         elif found is None:
-            wrong = "it is no JSON object"
+            wrong = "it is no JSON object, or holds text or numbers that are none"
         else:
             wrong = problem(found) if found.get("type") == kind else f"it is no STAC {kind}"
         if wrong or found is None:

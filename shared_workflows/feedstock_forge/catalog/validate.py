@@ -46,7 +46,9 @@ def problem(document: Any) -> str | None:
     if document.get("stac_version") != version:
         return f"its `stac_version` is {document.get('stac_version')!r}, not {version!r}"
     extensions = document.get("stac_extensions", [])
-    unknown = [uri for uri in extensions if uri not in _SCHEMAS] if isinstance(extensions, list) else [extensions]
+    unknown = [extensions]
+    if isinstance(extensions, list):
+        unknown = [uri for uri in extensions if not isinstance(uri, str) or uri not in _SCHEMAS]
     if unknown:
         return f"it uses the extension {unknown[0]}, which is not known here"
     try:
