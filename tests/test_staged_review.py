@@ -198,6 +198,22 @@ def test_a_forged_trial_is_not_taken(scene: Scene, tmp_path: Path, forged: str) 
     assert "### To be mended" in scene.comment
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"stored": 10**400},
+        {"stored": 1, "inputs": 1, "of": 10**400},
+        {"memory": 10**400},
+        {"seconds": float("inf")},
+    ],
+    ids=lambda said: list(said)[-1],
+)
+def test_a_trial_that_counts_without_end_is_not_taken(scene: Scene, tmp_path: Path, said: dict[str, float]) -> None:
+    number = scene.propose(recipe())
+    assert "trial-unreadable" in scene.report(number, "--trial", scene.trial(tmp_path, **said))
+    assert scene.check == "failure"
+
+
 def test_what_a_stranger_writes_cannot_forge_the_comment(scene: Scene, tmp_path: Path) -> None:
     hostile = "</details> ``` @rita <!-- --> ### Ready for review ![x](https://evil.example/x.png)"
     number = scene.propose(recipe(meta=META.replace("title: Sea surface temperature", f"title: '{hostile}'")))

@@ -33,6 +33,9 @@ MAX_REPR = 12_000
 Words = Annotated[str, StringConstraints(max_length=2000)]
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
+MOST = 1 << 63
+"""More than there can be of anything: a number without an end can be neither divided nor shown."""
+Amount = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class Said(Model):
@@ -72,8 +75,8 @@ class Said(Model):
 class Described(Model):
     """What a dataset looks like, as far as it could be opened."""
 
-    inputs: int | None = Field(default=None, ge=1)
-    of: int | None = Field(default=None, ge=1)
+    inputs: Amount | None = Field(default=None, ge=1)
+    of: Amount | None = Field(default=None, ge=1)
     """How many inputs a full run takes, where the recipe says so."""
     repr: str = Field(default="", max_length=MAX_REPR)
 
@@ -85,10 +88,10 @@ class Tried(Described):
     outcome: Literal["completed", "failed", "stopped"]
     """``stopped``: it met a limit of the trial."""
     findings: list[Said] = Field(default=[], max_length=20)
-    seconds: float = Field(default=0, ge=0)
-    memory: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0, ge=0, le=MOST)
+    memory: Amount = 0
     """Bytes, at the most."""
-    stored: int = Field(default=0, ge=0)
+    stored: Amount = 0
     """Bytes of the dataset as it is stored."""
 
     @property
@@ -103,7 +106,7 @@ class FolderTrial(Model):
     folder: Name
     findings: list[Said] = Field(default=[], max_length=100)
     """Why its recipes could not be planned."""
-    recipes: int = Field(default=0, ge=0)
+    recipes: Amount = 0
     """How many recipes there are; not all are tried."""
     tried: list[Tried] = Field(default=[], max_length=MAX_RECIPES)
 
