@@ -180,3 +180,23 @@ def test_keys_are_put_in_order_with_the_comments_above_them():
 def test_a_file_written_as_one_flow_mapping_is_left_alone():
     text = '{title: "x", bakery: {id: y}}\n'
     assert rewrite(text, Path("meta.yaml"), REPOSITORY) == text
+
+
+ALIASES = {
+    "maintainers": (
+        "maintainers:\n  - &m\n    name: A\n    orcid: ''\n  - *m\n",
+        "maintainers:\n  - &m\n    name: A\n  - *m\n",
+    ),
+    "provenance": ("x: &p {license: cc by 4.0, license_link: {}}\nprovenance: *p\n", None),
+    "bakery": ("x: &b {id: y, resources: {memory: 4096, cpu: 1024}}\nbakery: *b\n", None),
+    "recipes": ("x: &r [{dict_object: 'recipe:all'}]\nrecipes: *r\n", None),
+}
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_what_an_alias_repeats_is_left_alone_and_everything_else_rewritten(name):
+    before, after = ALIASES[name]
+    text = rewrite(f"id: older-data\nversion: 1.10\n{before}", Path("meta.yaml"), REPOSITORY)
+    data = parse_yaml(text, Path("meta.yaml")).data
+    assert data["version"] == "1.10"
+    assert data == parse_yaml(f"id: older-data\nversion: '1.10'\n{after or before}", Path("meta.yaml")).data

@@ -51,7 +51,7 @@ def rewrite(text: str, path: Path, repository: str) -> str:
             changed = _apply(text, step(document, repository))
             if changed != text and _meaning(changed, path, repository) == _meaning(text, path, repository):
                 text = changed
-        except Refused:
+        except (Refused, KeyError):  # What an alias stands for has no place of its own in the text.
             continue
     return text
 
@@ -103,11 +103,12 @@ def _at(data: Any, loc: Loc) -> Any:
     return data
 
 
-def _scalar(document: Document, loc: Loc, new: str) -> Edit:
-    """Another text for a scalar, in the quotes that it has."""
-    span = document.values[loc]
+def _scalar(document: Document, loc: Loc, new: str) -> list[Edit]:
+    """Another text for a scalar, in the quotes that it has; nothing for one that only an alias repeats."""
+    if (span := document.values.get(loc)) is None:
+        return []
     quote = document.text[span.start]
-    return span.start, span.end, f"{quote}{new}{quote}" if quote in "'\"" else new
+    return [(span.start, span.end, f"{quote}{new}{quote}" if quote in "'\"" else new)]
 
 
 def _without_line(document: Document, loc: Loc) -> Edit:
@@ -140,11 +141,11 @@ def _drop_empty(document: Document, _: str) -> list[Edit]:
 
 
 def _own_line(document: Document, loc: Loc) -> list[Edit]:
-    """The removal of a key, if it stands at the start of its line."""
-    start = document.keys[loc].start
-    return (
-        [_without_line(document, loc)] if not document.text[_line_start(document.text, start) : start].strip() else []
-    )
+    """The removal of a key, if it stands at the start of its line, and not only where an alias repeats it."""
+    if (key := document.keys.get(loc)) is None:
+        return []
+    before = document.text[_line_start(document.text, key.start) : key.start]
+    return [] if before.strip() else [_without_line(document, loc)]
 
 
 def _list_bakery(document: Document, _: str) -> list[Edit]:
@@ -208,7 +209,7 @@ def _resources(document: Document, repository: str) -> list[Edit]:
     for key in ("memory", "cpu"):
         if type(resources.get(key)) is int and modern.get(key) != resources[key]:
             value = modern[key]
-            edits.append(_scalar(document, ("bakery", "resources", key), f"{value:g}" if key == "cpu" else value))
+            edits += _scalar(document, ("bakery", "resources", key), f"{value:g}" if key == "cpu" else value)
     return edits
 
 
@@ -226,25 +227,20 @@ def _spellings(document: Document, _: str) -> list[Edit]:
         roles = provider.get("roles") if isinstance(provider, dict) else None
         for number, role in enumerate(roles if isinstance(roles, list) else ()):
             where: Loc = ("provenance", "providers", index, "roles", number)
-            if (
-                isinstance(role, str)
-                and role not in ROLES
-                and role.strip().lower() in ROLES
-                and where in document.values
-            ):
-                edits.append(_scalar(document, where, role.strip().lower()))
+            if isinstance(role, str) and role not in ROLES and role.strip().lower() in ROLES:
+                edits += _scalar(document, where, role.strip().lower())
     words = provenance.get("license")
     terms = licences.understand(words) if isinstance(words, str) else None
     if terms is not None and terms.license != words:
         loc = ("provenance", "license")
         if not terms.url:
-            edits.append(_scalar(document, loc, terms.license))
+            edits += _scalar(document, loc, terms.license)
         elif "license_link" not in provenance and document.text[document.values[("provenance",)].start] != "{":
             key = document.keys[loc].start
             indent = " " * (key - _line_start(document.text, key))
             link = f'{indent}license_link: {{url: "{terms.url}"}}'
             edits += [
-                _scalar(document, loc, terms.license),
+                *_scalar(document, loc, terms.license),
                 *_after_line(document.text, document.values[loc].end, link),
             ]
     return edits
