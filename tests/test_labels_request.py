@@ -68,9 +68,21 @@ def test_a_request_is_written_without_touching_anything_else(form: str) -> None:
     assert with_request(after, WISH) == after
 
 
-def test_what_a_program_is_not_sure_of_is_left_to_a_person() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bakery: {id: old}\n",
+        "",
+        "- id: sst\n",
+        "x: &b\n  - {id: local, label: dev}\nbakeries: *b\n",
+        "x: &b\n  - {id: ldeo, label: prod}\nbakeries: *b\n",
+        "x: &b {id: ldeo, label: prod}\nbakeries:\n  - *b\n",
+        "bakeries:\n  - {id: ldeo, label: prod, on: &e [release]}\n  - {id: local, label: dev, on: *e}\n",
+    ],
+)
+def test_what_a_program_is_not_sure_of_is_left_to_a_person(text: str) -> None:
     with pytest.raises(Refused) as refused:
-        with_request("bakery: {id: old}\n", WISH)
+        with_request(text, WISH)
     assert refused.value.findings[0].id == "meta-not-editable"
 
 

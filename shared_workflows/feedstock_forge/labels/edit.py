@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,24 @@ def with_request(text: str, wish: Mapping[str, Any]) -> str:
     is not written in a way that this understands.
     """
     document = parse_yaml(text, Path(FOLDER) / FILE)
-    asked = document.data.get(_KEY) if isinstance(document.data, dict) else None
+    data = document.data if isinstance(document.data, dict) else {}
+    asked = data.get(_KEY)
     known = asked if isinstance(asked, list) else []
     index = next((at for at, item in enumerate(known) if _same(item, wish)), None)
-    if "bakery" in document.data:
-        edited = None
-    elif index is None:
-        edited, expected = _added(document, wish, known), [*known, dict(wish)]
-    else:
-        edited = _updated(document, (_KEY, index), wish)
+    expected = [*known, dict(wish)]
+    if index is not None:
         expected = [*known[:index], {**known[index], **wish}, *known[index + 1 :]]
-    # Whatever the surgery did, the file must now say exactly the old and the new.
-    if edited is None or parse_yaml(edited, document.path).data != {**document.data, _KEY: expected}:
-        item = "\n".join(_lines(wish, "    "))
-        message = "the request cannot be added to this file by a program"
-        fix = f"run `feedstock lint --fix`, or add it yourself: `bakeries:` {item}"
-        raise Refused(NOT_EDITABLE.at(document.place((_KEY,), key=True), message, fix))
-    return edited
+    if data and "bakery" not in data:
+        # What an alias stands for has no place of its own in the text, and without its anchor an alias is none.
+        with suppress(KeyError, Refused):
+            edited = _added(document, wish, known) if index is None else _updated(document, (_KEY, index), wish)
+            # Whatever the surgery did, the file must now say exactly the old and the new.
+            if parse_yaml(edited, document.path).data == {**data, _KEY: expected}:
+                return edited
+    item = "\n".join(_lines(wish, "    "))
+    message = "the request cannot be added to this file by a program"
+    fix = f"run `feedstock lint --fix`, or add it yourself: `bakeries:` {item}"
+    raise Refused(NOT_EDITABLE.at(document.place((_KEY,), key=True), message, fix))
 
 
 def with_values(text: str, path: Path, values: Mapping[str, Any]) -> str | None:
@@ -76,7 +78,7 @@ def _lines(wish: Mapping[str, Any], indent: str) -> list[str]:
     return [f"{indent}{'  ' if at else '- '}{key}: {_flow(value)}" for at, (key, value) in enumerate(wish.items())]
 
 
-def _added(document: Document, wish: Mapping[str, Any], known: list[Any]) -> str | None:
+def _added(document: Document, wish: Mapping[str, Any], known: list[Any]) -> str:
     text = document.text
     newline = "\r\n" if "\r\n" in text else "\n"
     if (_KEY,) not in document.keys:
