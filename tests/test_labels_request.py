@@ -190,6 +190,20 @@ def test_asking_in_vain_is_refused_before_anything_is_made(
     assert git(feedstock, "branch", "--list", "label/*") == git(granting, "branch", "--list", "label/*") == ""
 
 
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ("8 gigs", "memory: `8 gigs` is not an amount; write a number and one of B, KiB"),
+        ("8 GiB,two", "`two` is no number of cores"),
+        ("8 GiB,0", "cpu: Input should be greater than 0"),
+        ("8 GiB,nan", "cpu: Input should be a finite number"),
+    ],
+)
+def test_resources_that_are_none_are_a_mistake_of_usage(command: Command, resources: str, expected: str) -> None:
+    done = command("label", "request", "ldeo", "prod", "--resources", resources, code=2)
+    assert expected in done.stderr
+
+
 def test_a_clone_of_the_forge_stands_for_its_default_branch_of_now(
     command: Command, clones: tuple[Path, Path], forge: Feedstock
 ) -> None:

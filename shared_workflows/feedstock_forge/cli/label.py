@@ -27,7 +27,7 @@ from ..models import shown
 from ..prefect import Prefect
 from ..yaml_file import read_yaml
 from . import EXIT_PARTLY, EXIT_REFUSED
-from .options import bakeries_option, folder_option, read_bakeries
+from .options import Needs, bakeries_option, folder_option, read_bakeries
 
 
 @click.group("label")
@@ -228,7 +228,9 @@ _OPTIONS = (
     click.option(
         "--on", multiple=True, help="Events to add: release, merge or both. [default: as asked for, else release]"
     ),
-    click.option("--resources", default="", metavar="MEMORY[,CPU]", help="What one run needs: `8 GiB,2`."),
+    click.option(
+        "--resources", type=Needs(), default="", metavar="MEMORY[,CPU]", help="What one run needs: `8 GiB,2`."
+    ),
     click.option("--target", default="default", show_default=True, help="Which of the bakery's targets to write to."),
     click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="When it ends. [default: in a year]"),
     click.option("--reason", default="", help="Why, for those who review it."),
@@ -291,8 +293,7 @@ def _handshake(
     if name is None:
         message = f"{feedstock.folder} has no remote `origin`, so nobody knows which repository asks"
         raise Refused(NOT_A_REPOSITORY.at(None, message, "git remote add origin URL"))
-    memory, _, cpu = said["resources"].partition(",")
-    limits = Resources.model_validate({"memory": memory.strip() or None, "cpu": _number(cpu)})
+    limits: Resources = said["resources"]
     with GitHub.from_environment(os.environ, say=_say) as client:
         if not Path(forge).is_dir():
             _refuse_unknown(client, forge, bakery)
@@ -334,13 +335,6 @@ def _events(said: tuple[str, ...]) -> tuple[Event, ...]:
         if word not in get_args(Event):
             raise click.BadParameter(f"`{word}` is no event; write release, merge or both", param_hint="--on")
     return cast(tuple[Event, ...], known)
-
-
-def _number(words: str) -> float | None:
-    try:
-        return float(words) if words.strip() else None
-    except ValueError:
-        raise click.BadParameter(f"`{words}` is no number of cores", param_hint="--resources") from None
 
 
 def _repository_id(client: GitHub, name: str) -> int:

@@ -11,6 +11,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from .. import bakery, trigger
+from ..meta import Resources
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,5 +69,30 @@ class Amount(click.ParamType[int]):
         try:
             return self._adapter.validate_python(value)
         except ValidationError as error:
-            said = error.errors(include_url=False)[0]
-            self.fail(f"{said['msg']}; {said.get('ctx', {}).get('fix', 'write a number and its unit')}", param, ctx)
+            self.fail(wrong(error), param, ctx)
+
+
+class Needs(click.ParamType[Resources]):
+    """What one run needs, as memory and cores: ``8 GiB,2``."""
+
+    name = "resources"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Resources:
+        """What a request says. Fails as click does for what is no amount."""
+        memory, _, cpu = value.partition(",")
+        try:
+            cores = float(cpu) if cpu.strip() else None
+        except ValueError:
+            self.fail(f"`{cpu}` is no number of cores", param, ctx)
+        try:
+            return Resources.model_validate({"memory": memory.strip() or None, "cpu": cores})
+        except ValidationError as error:
+            self.fail(wrong(error), param, ctx)
+
+
+def wrong(error: ValidationError) -> str:
+    """The first thing that is wrong with what a person typed, and what to write instead where the rule says so."""
+    said = error.errors(include_url=False)[0]
+    parts = (*map(str, said["loc"]), said["msg"])
+    fix = said.get("ctx", {}).get("fix")
+    return ": ".join(parts) + (f"; {fix}" if fix else "")
