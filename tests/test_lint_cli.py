@@ -26,13 +26,14 @@ def forge(tmp_path):
     return tmp_path / "forge"
 
 
-def lint(forge, *arguments, folder="noaa-oisst-feedstock", environment=None):
+def lint(forge, *arguments, folder="noaa-oisst-feedstock", environment=None, stdout=subprocess.PIPE):
     command = [FEEDSTOCK, "lint", *arguments, "--bakeries", str(forge / "bakeries")]
     kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FEEDSTOCK_BAKERIES")}
     return subprocess.run(
         command,
         cwd=forge / folder,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
         timeout=60,
@@ -195,6 +196,14 @@ def test_a_file_name_that_is_not_unicode_is_no_trouble(forge, form):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert not any(line.startswith("::error::") for line in done.stdout.splitlines())
+
+
+def test_what_finds_no_room_for_its_output_says_so_and_no_more(forge):
+    with Path("/dev/full").open("w") as full:
+        done = lint(forge, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error[system-refused] No space left on device\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_fix_rewrites_and_looks_again(forge):

@@ -166,6 +166,23 @@ def test_a_feedstock_without_meta_yaml_is_told_so(command: Command, feedstock: F
     assert "feedstock/meta.yaml" in said
 
 
+def test_a_plan_that_has_no_folder_to_go_to_is_refused_before_any_recipe_is_imported(
+    command: Command, feedstock: Feedstock
+) -> None:
+    feedstock.write("feedstock/recipe.py", "raise RuntimeError")
+    done = command("plan", "-C", feedstock.folder, "--as", "merge", "-o", "nowhere/plan.json", code=2)
+    assert "there is no folder nowhere" in done.stderr
+
+
+def test_a_plan_that_cannot_be_written_is_named_with_what_the_system_says(
+    command: Command, feedstock: Feedstock
+) -> None:
+    in_the_way = feedstock.server / ".plan.json.partial"
+    in_the_way.mkdir()
+    done = command("plan", "-C", feedstock.folder, "--as", "merge", cwd=in_the_way.parent, code=1)
+    assert done.stderr.startswith(".plan.json.partial: error[system-refused] Is a directory\n")
+
+
 def test_an_event_with_nothing_to_register_says_so_and_succeeds(command: Command, feedstock: Feedstock) -> None:
     event = feedstock.server / "event.json"
     event.write_text("{}")

@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from ..findings import Refused, did_you_mean, rule, text
+from ..findings import Place, Refused, did_you_mean, rule, text
 
 INTERNAL = rule("internal-error", "This is a fault of Feedstock Forge, not of your files.")
+SYSTEM = rule("system-refused", "Room, leave and programs are the machine's to give, not the forge's.")
 
 COMMANDS = {
     "lint": "Check feedstocks, staged recipes, bakeries and grants.",
@@ -105,13 +106,24 @@ def main(
         sys.exit(EXIT_REFUSED)
     except BrokenPipeError:
         # The reader left (`| head`): nothing is wrong, and there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_unsaid()
         sys.exit(0)
     except Exception as error:
         _debug()
         fix = "run it again as `feedstock --debug …` and open an issue with what it prints"
-        click.echo(text(INTERNAL.at(None, f"{type(error).__name__}: {error}", fix)), err=True)
+        finding = INTERNAL.at(None, f"{type(error).__name__}: {error}", fix)
+        if isinstance(error, OSError) and error.strerror:
+            place = None if error.filename is None else Place(str(error.filename))
+            finding = SYSTEM.at(place, error.strerror, "see to what it says, then run it again")
+            if place is None:  # it may have been the output, and would be once more at the end
+                _leave_unsaid()
+        click.echo(text(finding), err=True)
         sys.exit(EXIT_REFUSED)
+
+
+def _leave_unsaid() -> None:
+    """Drop what the output still holds, which nobody can take."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _debug() -> None:

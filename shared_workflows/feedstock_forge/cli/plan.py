@@ -34,6 +34,8 @@ def command(folder: Path, event_name: str | None, event: Path | None, supposed: 
     plan.refuse_secrets(os.environ)
     if supposed and event_name:
         raise click.UsageError("--as and --event-name exclude each other")
+    if not output.parent.is_dir():  # told before the recipes are imported, which can take long
+        raise click.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     found = trigger.suppose(supposed, folder, os.environ) if supposed else read_trigger(event_name, event, folder)
     if isinstance(found, trigger.Nothing):
         plan.write(found, output)
