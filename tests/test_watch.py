@@ -107,6 +107,10 @@ def test_what_a_run_says_can_neither_command_the_runner_nor_forge_a_summary(
     assert not re.search(r"(?<!\\)(<img|\]\(javascript)", written)
 
 
+def test_a_run_without_parameters_is_followed_as_any_other() -> None:
+    assert watch.watched({"id": "1", "name": "sst v1", "parameters": None}).target == ""
+
+
 def test_a_run_that_nobody_picks_up_is_named_with_the_command_that_would(
     story: Story, server: prefect.Server, command: Command
 ) -> None:

@@ -123,7 +123,7 @@ def last_words(client: Prefect, run: Watched) -> list[str]:
 
 def watched(row: dict[str, Any]) -> Watched:
     """A run from Prefect's answer."""
-    state = row.get("state") or {}
+    state, parameters = row.get("state") or {}, row.get("parameters") or {}
     return Watched(
         id=row["id"],
         name=row["name"],
@@ -131,9 +131,9 @@ def watched(row: dict[str, Any]) -> Watched:
         label=row.get("state_name") or "Scheduled",
         message=(state.get("message") or "").strip().split("\n")[0],
         seconds=float(row.get("total_run_time") or 0),
-        target=str(row.get("parameters", {}).get("target", "")),
+        target=str(parameters.get("target", "")),
         created=str(row.get("created") or ""),
-        parameters=row.get("parameters") or {},
+        parameters=parameters,
         tags={
             name: value for name, separator, value in (tag.partition(":") for tag in row.get("tags") or []) if separator
         },
