@@ -27,8 +27,8 @@ class Story:
     key: str
     id: str
 
-    def becomes(self, state: str, message: str = "") -> None:
-        body = {"state": {"type": state, "message": message}, "force": True}
+    def becomes(self, state: str, message: str = "", name: str | None = None) -> None:
+        body = {"state": {"type": state, "message": message, "name": name}, "force": True}
         self.client.request("POST", f"/flow_runs/{self.id}/set_state", body)
 
     def logs(self, message: str) -> None:
@@ -95,7 +95,7 @@ def test_what_a_run_says_can_neither_command_the_runner_nor_forge_a_summary(
     story: Story, server: prefect.Server, command: Command, tmp_path: Path
 ) -> None:
     story.logs(HOSTILE)
-    story.becomes("FAILED", HOSTILE)
+    story.becomes("FAILED", HOSTILE, HOSTILE)
     summary = tmp_path / "summary.md"
     job = server.environment | {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
     done = command("watch", story.id, env=job, code=1)

@@ -122,16 +122,16 @@ def last_words(client: Prefect, run: Watched) -> list[str]:
 
 
 def watched(row: dict[str, Any]) -> Watched:
-    """A run from Prefect's answer."""
+    """A run from Prefect's answer, its words safe to print: a recipe's code may have chosen them."""
     state, parameters = row.get("state") or {}, row.get("parameters") or {}
     return Watched(
         id=row["id"],
-        name=row["name"],
+        name=visible(row["name"]),
         state=row.get("state_type") or "SCHEDULED",
-        label=row.get("state_name") or "Scheduled",
+        label=visible(row.get("state_name") or "Scheduled"),
         message=(state.get("message") or "").strip().split("\n")[0],
         seconds=float(row.get("total_run_time") or 0),
-        target=str(parameters.get("target", "")),
+        target=visible(str(parameters.get("target", ""))),
         created=str(row.get("created") or ""),
         parameters=parameters,
         tags={
