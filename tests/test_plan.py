@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,18 @@ def test_a_plan_that_cannot_be_written_is_named_with_what_the_system_says(
     in_the_way.mkdir()
     done = command("plan", "-C", feedstock.folder, "--as", "merge", cwd=in_the_way.parent, code=1)
     assert done.stderr.startswith(".plan.json.partial: error[system-refused] Is a directory\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", [["plan", "--as", "merge", "-o", "../plan.json"], ["lint"]], ids=["plan", "lint"])
+def test_a_command_does_its_work_where_nobody_listens(feedstock: Feedstock, arguments: list[str], closed: str) -> None:
+    program = [sys.executable, "-m", "feedstock_forge", *arguments]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *program], cwd=feedstock.folder, capture_output=True, text=True, check=True
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    if arguments[0] == "plan":
+        assert json.loads((feedstock.folder / "../plan.json").read_text())["commit"] == feedstock.head
 
 
 def test_an_event_with_nothing_to_register_says_so_and_succeeds(command: Command, feedstock: Feedstock) -> None:

@@ -41,6 +41,10 @@ def program() -> NoReturn:
     anyway. Other commands end in the ordinary way, with their threads and exit handlers.
     """
     gc.disable()
+    # Where a stream was closed by whoever started this, the next file that is opened would stand in its place.
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
     from .cli import main
 
     name = sys.argv[1] if len(sys.argv) > 1 else ""
