@@ -48,9 +48,10 @@ def test_a_merged_pull_request_is_an_update_of_its_commit_and_carries_its_number
 
 
 def test_a_push_with_no_pull_request_carries_no_number() -> None:
-    decided = trigger.decide("push", events.push(SHA, REPOSITORY, message="Fix #12 by hand"), {})
-    assert isinstance(decided, Trigger)
-    assert decided.pull_request is None
+    for message in ("Fix #12 by hand", f"Add a year (#{'9' * 5000})", "Add a year (#\u0661\u0662)"):
+        decided = trigger.decide("push", events.push(SHA, REPOSITORY, message=message), {})
+        assert isinstance(decided, Trigger)
+        assert decided.pull_request is None
 
 
 def changed(payload: dict[str, Any], path: str, value: object) -> dict[str, Any]:

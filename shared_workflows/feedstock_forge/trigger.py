@@ -37,7 +37,7 @@ MAX_PAYLOAD = 25 << 20  # bytes; GitHub caps webhook payloads at 25 MB
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # The first line that GitHub writes for a merge commit, or for a squash.
-_PULL_REQUEST = re.compile(r"\AMerge pull request #(\d+) |\A[^\n]*\(#(\d+)\)[ \t]*(?:\n|\Z)")
+_PULL_REQUEST = re.compile(r"\AMerge pull request #([0-9]{1,10}) |\A[^\n]*\(#([0-9]{1,10})\)[ \t]*(?:\n|\Z)")
 # Events that do have an answer, elsewhere.
 _ELSEWHERE = {
     "pull_request": "a pull request registers nothing; its merge arrives as a push",
