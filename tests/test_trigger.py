@@ -102,8 +102,9 @@ def test_a_payload_of_another_repository_is_refused(tmp_path: Path) -> None:
     path = events.write(RELEASE, tmp_path / "event.json")
     environment = {"GITHUB_SHA": SHA, "GITHUB_REPOSITORY": "somebody/else"}
     assert refusal("release", path, environment) == "event-other-repository"
-    environment = {"GITHUB_SHA": SHA, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_REPOSITORY_ID": "1"}
-    assert refusal("release", path, environment) == "event-other-repository"
+    for number in ("1", "x", "9" * 5000, "\u0664\u0662\u0664\u0662"):
+        environment = {"GITHUB_SHA": SHA, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_REPOSITORY_ID": number}
+        assert refusal("release", path, environment) == "event-other-repository"
 
 
 @pytest.mark.parametrize("tag", ["v1;id", "$(id)", "v1 2", "-v1", "v..1", "a/../b", "v1\n", "\uff56" + "1", "x" * 101])

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .findings import Place, Refused, rule
 from .git import clone_url
 from .meta import FOLDER, Event, slug
+from .models import shown
 from .yaml_file import read_text
 
 Mode = Literal["complete", "update"]
@@ -206,7 +207,7 @@ def suppose(event: Event, folder: Path, environment: Mapping[str, str]) -> Trigg
     commit = environment.get("GITHUB_SHA") or _resolve(folder, "HEAD")
     return Trigger(
         repository=named,
-        repository_id=int(environment.get("GITHUB_REPOSITORY_ID") or 0),
+        repository_id=own_id(environment),
         server=environment.get("GITHUB_SERVER_URL") or "https://github.com",
         commit=commit,
         event=event,
@@ -300,7 +301,7 @@ def _trigger(
     payload: _Common, environment: Mapping[str, str], commit: str, *, event: Event, version: str, **rest: Any
 ) -> Trigger:
     repository = environment.get("GITHUB_REPOSITORY") or payload.repository.full_name
-    repository_id = int(environment.get("GITHUB_REPOSITORY_ID") or payload.repository.id)
+    repository_id = own_id(environment) or payload.repository.id
     same_name = repository.lower() == payload.repository.full_name.lower()
     if not same_name or repository_id != payload.repository.id:
         raise Refused(
@@ -327,6 +328,15 @@ def _trigger(
         actor=actor,
         **rest,
     )
+
+
+def own_id(environment: Mapping[str, str]) -> int:
+    """GitHub's id of the job's repository; 0 where none is named. Raises :class:`Refused` for what is no id."""
+    named = environment.get("GITHUB_REPOSITORY_ID") or "0"
+    if not re.fullmatch(r"[0-9]{1,18}", named):
+        message = f"GITHUB_REPOSITORY_ID is {shown(named)}, which is no repository's id"
+        raise Refused(OTHER_REPOSITORY.at(None, message, "leave it as GitHub sets it, or unset it"))
+    return int(named)
 
 
 def _resolve(folder: Path | None, ref: str) -> str:

@@ -338,8 +338,8 @@ def _events(said: tuple[str, ...]) -> tuple[Event, ...]:
 
 
 def _repository_id(client: GitHub, name: str) -> int:
-    if os.environ.get("GITHUB_REPOSITORY", "").lower() == name.lower() and os.environ.get("GITHUB_REPOSITORY_ID"):
-        return int(os.environ["GITHUB_REPOSITORY_ID"])
+    if os.environ.get("GITHUB_REPOSITORY", "").lower() == name.lower() and (known := trigger.own_id(os.environ)):
+        return known
     try:
         return int((client.repository(name) or {}).get("id", 0))
     except Refused as refused:

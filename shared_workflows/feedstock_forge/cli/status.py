@@ -13,7 +13,7 @@ from .. import report, status
 from ..findings import Finding, Refused, rule, text
 from ..github import GitHub
 from ..prefect import PATIENCE, Prefect
-from ..trigger import MAX_PAYLOAD, NO_EVENT
+from ..trigger import MAX_PAYLOAD, NO_EVENT, own_id
 from ..yaml_file import read_text
 from . import EXIT_PARTLY
 
@@ -88,9 +88,9 @@ def _prefect() -> Prefect:
 
 def _here(github: GitHub, repository: str | None) -> tuple[str, int]:
     """The repository by name and id: the job's own, or the one that was named."""
-    own, own_id = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_REPOSITORY_ID")
-    if own and own_id and repository in (None, own):
-        return own, int(own_id)
+    own = os.environ.get("GITHUB_REPOSITORY")
+    if own and repository in (None, own) and (number := own_id(os.environ)):
+        return own, number
     name = repository or own
     found = github.repository(name) if name and name.count("/") == 1 else None
     if found is None:
