@@ -215,7 +215,7 @@ def test_a_trial_that_counts_without_end_is_not_taken(scene: Scene, tmp_path: Pa
 
 
 def test_what_a_stranger_writes_cannot_forge_the_comment(scene: Scene, tmp_path: Path) -> None:
-    hostile = "</details> ``` @rita <!-- --> ### Ready for review ![x](https://evil.example/x.png)"
+    hostile = "</details> ``` @rita o/r#1 <!-- --> ### Ready for review ![x](https://evil.example/x.png)"
     number = scene.propose(recipe(meta=META.replace("title: Sea surface temperature", f"title: '{hostile}'")))
     trial = scene.trial(tmp_path, repr=f"````\n{hostile}\n::add-mask::x\x1b[2J", findings=[
         {"id": "recipe-failed", "message": hostile, "fix": hostile, "file": hostile}
@@ -225,6 +225,7 @@ def test_what_a_stranger_writes_cannot_forge_the_comment(scene: Scene, tmp_path:
     page = MarkdownIt("commonmark").enable("table").render(scene.comment)
     shown = re.sub(r"<code.*?</code>", "", page, flags=re.DOTALL)
     assert "@rita" not in shown
+    assert "#1" not in shown
     assert not re.search("<(img|a|script)", page)
     assert page.count("<details>") == page.count("</details>") == 1
     assert re.findall("<h3>(.*?)</h3>", page) == ["Ready for review"]  # its own, since the trial may say what it likes

@@ -12,7 +12,7 @@ from .findings import visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
 # GitHub finds mentions, references and addresses in the rendered text, where a backslash no longer protects them.
-_CALLS = re.compile(r"(@|(?<![&\w])#|\bGH-|://|\bwww\.)(?=\w)")
+_CALLS = re.compile(r"(@|(?<!&)#|\bGH-|://|\bwww\.)(?=\w)")
 _WORD_JOINER = "\u2060"
 
 
