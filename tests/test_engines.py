@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -424,6 +425,75 @@ def sst(target, mode="complete", prune=False):
     lines = run(feedstock, recipe, Engine(), tmp_path / "said")
     assert (tmp_path / "said").read_text() == "56 False 2"
     assert sum("Starting temporary server" in line for line in lines) == 3, "the flow's, and one for each worker"
+
+
+def test_an_adaptive_cluster_may_have_no_worker_before_there_is_work(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    from pathlib import Path
+    from distributed import default_client
+
+    def sst(target, mode="complete", prune=False):
+        Path(target).write_text(default_client().submit(str, 5).result())
+    """
+    engine = elsewhere(0, adapt={"minimum": 0, "maximum": 1})
+    run(feedstock, recipe, engine, tmp_path / "five", memory="8 GiB")
+    assert (tmp_path / "five").read_text() == "5"
+
+
+STRANGE = """
+import distributed
+
+class Endless(distributed.LocalCluster):
+    def __exit__(self, *raised):
+        super().__exit__(*raised)
+        raise RuntimeError("the pod may not be deleted")
+
+def exit_at_once(**options):
+    raise SystemExit("log in first")
+"""
+
+
+def test_a_cluster_that_will_not_end_does_not_take_a_run_back(feedstock: Feedstock, tmp_path: Path) -> None:
+    (tmp_path / "strange_clusters.py").write_text(STRANGE)
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    added = Path(site, f"strange-{os.getpid()}.pth")
+    added.write_text(f"{tmp_path}\n")
+    try:
+        options = {"n_workers": 1, "processes": False, "dashboard_address": ":0"}
+        engine = {"dask": {"cluster": "strange_clusters.Endless", "options": options}}
+        recipe = "def sst(target, mode='complete', prune=False): ...\n"
+        lines = run(feedstock, recipe, Engine.model_validate(engine), tmp_path)
+        assert any("Endless does not end" in line and "the pod may not be deleted" in line for line in lines)
+        engine = {"dask": {"cluster": "strange_clusters.exit_at_once"}}
+        with pytest.raises(Refused) as caught:
+            run(feedstock, recipe, Engine.model_validate(engine), tmp_path)
+        assert caught.value.findings[0].id == "engine-unavailable"
+        assert "log in first" in caught.value.findings[0].message
+    finally:
+        added.unlink()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_lost_is_told_as_that(feedstock: Feedstock, tmp_path: Path) -> None:
+    recipe = """
+    import threading, time
+    from distributed import default_client
+    from feedstock_forge.bake import bake
+
+    def slow(ds):
+        time.sleep(5)
+        return ds
+
+    def sst(target, mode="complete", prune=False):
+        scheduler = default_client().cluster.scheduler.process
+        threading.Timer(2, scheduler.kill).start()
+        bake([{path!r}], target, concat_dim="time", preprocess=slow)
+    """
+    (path,) = provider.write_inputs(tmp_path, 1, "%Y-%m.nc")
+    with pytest.raises(Refused) as caught:
+        run(feedstock, textwrap.dedent(recipe).format(path=str(path)), elsewhere(), tmp_path / "lost.zarr")
+    assert caught.value.findings[0].id == "engine-unavailable"
+    assert not (tmp_path / "lost.zarr").exists()
 
 
 def test_an_engine_that_does_not_start_is_its_operators_business(feedstock: Feedstock, tmp_path: Path) -> None:

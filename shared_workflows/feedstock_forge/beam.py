@@ -174,8 +174,9 @@ def _run(pipeline: Any, target: str) -> None:
     try:
         whole = apache_beam.Pipeline(runner=_runner(name), options=PipelineOptions.from_dictionary(options))
     except (ValueError, ImportError, AttributeError) as error:
-        message = f"the runner {name} cannot be used: {error}"
-        raise Refused(RUNNER.at(None, message, "correct `engine` in the bakery's bakery.yaml")) from error
+        raise _unusable(name, str(error)) from error
+    except SystemExit:  # of argparse, which has printed why
+        raise _unusable(name, "it refuses its options, as the lines before this one say") from None
     for noisy in ("apache_beam", "pangeo_forge_recipes"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     log.info("running the pipeline on %s into %s", name, target)
@@ -189,6 +190,11 @@ def _run(pipeline: Any, target: str) -> None:
             _refuse_inputs(pipeline)
         raise
     log.info("the pipeline took %.1f s", time.monotonic() - began)
+
+
+def _unusable(runner: str, why: str) -> Refused:
+    message = f"the runner {runner} cannot be used: {why}"
+    return Refused(RUNNER.at(None, message, "correct `engine` in the bakery's bakery.yaml"))
 
 
 def _refuse_inputs(pipeline: Any) -> None:

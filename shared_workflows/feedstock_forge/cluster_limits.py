@@ -44,11 +44,11 @@ def held(
 
     def look() -> None:
         workers = _workers(client)
-        size.fit(workers)
         used = Use(memory=sum(int(worker["metrics"].get("memory", 0)) for worker in workers))
         if (found := limits.over(allowed, used, label)) and not done.is_set():
             met.append(found)
             signal.pthread_kill(main, signal.SIGTERM)
+        size.fit(workers)
 
     def watch() -> None:
         failed = ""
@@ -62,12 +62,13 @@ def held(
     threading.Thread(target=watch, name="cluster-limits", daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
-        if met:
-            raise Refused(met[0]) from None
-        raise
+    except BaseException:
+        if not met:
+            raise
     finally:
         done.set()
+    if met:  # whatever a recipe makes of being interrupted
+        raise Refused(met[0])
 
 
 class _Size:

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -40,7 +41,9 @@ BEAM_VARIABLE = "FEEDSTOCK_BEAM"
 """The runner and its options for a recipe of Beam's: ``{"runner": …, "options": {…}}``."""
 
 WAIT = 300.0
-"""Seconds for a cluster to start, and for its first worker to come."""
+"""Seconds for the first worker of a cluster to come."""
+CONNECT = 60.0
+"""Seconds for a scheduler to answer, and to come back where it was lost."""
 
 # Names of secrets, as clouds and SSH have them: `aws_secret_access_key`, `apiKey`, `password`.
 _SECRET_NAME = re.compile(
@@ -88,16 +91,17 @@ def running(engine: Engine, say: Callable[[str], None], allowed: Limits, label: 
 
     with ExitStack() as stack:
         try:
-            cluster = None if engine.dask.address else stack.enter_context(_cluster(engine.dask))
-            client: Any = stack.enter_context(distributed.Client(cluster or engine.dask.address, timeout=WAIT))
-            client.wait_for_workers(1, timeout=WAIT)
+            cluster = None if engine.dask.address else stack.enter_context(_put_away(_cluster(engine.dask), say))
+            where = cluster or engine.dask.address
+            client: Any = stack.enter_context(_put_away(distributed.Client(where, timeout=CONNECT), say))
+            _await_worker(client)
             threads = client.nthreads()
             say(f"Dask: {len(threads)} worker{'s' if len(threads) > 1 else ''}, {sum(threads.values())} threads")
             if cluster is not None and not isinstance(cluster, distributed.LocalCluster):
                 stack.enter_context(cluster_limits.held(cluster, client, engine.dask.adapt, allowed, label, say))
         except Refused:
             raise
-        except Exception as error:  # each kind of cluster has its own ways to fail
+        except (Exception, SystemExit) as error:  # each kind of cluster has its own ways to fail
             named = engine.dask.cluster or engine.dask.address
             message = f"{named} does not start: {type(error).__name__}: {error}"
             fix = "look at `engine` in the bakery's bakery.yaml, and whether the cluster has room"
@@ -106,12 +110,32 @@ def running(engine: Engine, say: Callable[[str], None], allowed: Limits, label: 
 
 
 @contextmanager
-def _cluster(dask: Dask) -> Iterator[Any]:
+def _put_away(opened: Any, say: Callable[[str], None]) -> Iterator[Any]:
+    """Close a cluster, or its client, at the end; if that fails, a recipe has done its work all the same."""
+    entered = opened.__enter__()
+    try:
+        yield entered
+    finally:
+        try:
+            opened.__exit__(*sys.exc_info())
+        except Exception as error:  # each kind of cluster has its own ways to fail
+            say(f"Dask: {type(opened).__name__} does not end, look whether it is gone: {type(error).__name__}: {error}")
+
+
+def _await_worker(client: Any) -> None:
+    """Wait until there is a worker: with something to do, since an adaptive cluster may have none before."""
+    try:
+        client.submit(int, pure=False).result(timeout=WAIT)
+    except TimeoutError:
+        raise TimeoutError(f"no worker came within {WAIT:g} s") from None
+
+
+def _cluster(dask: Dask) -> Any:
     module, _, name = str(dask.cluster).rpartition(".")
-    with getattr(importlib.import_module(module), name)(**dask.options) as cluster:
-        if dask.adapt:
-            cluster.adapt(minimum=dask.adapt.minimum, maximum=dask.adapt.maximum)
-        yield cluster
+    cluster = getattr(importlib.import_module(module), name)(**dask.options)
+    if dask.adapt:
+        cluster.adapt(minimum=dask.adapt.minimum, maximum=dask.adapt.maximum)
+    return cluster
 
 
 def check(file: BakeryFile) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ import zarr
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
 
+from ..engines import UNAVAILABLE
 from ..findings import Refused, Who, rule
 from .fetch import Fetcher, fetching, local_path
 from .steps import Stopped
@@ -197,9 +198,14 @@ def parts_of(boxes: range, threads: int) -> list[range]:
 def _worker_errors(when: str) -> Iterator[None]:
     """Say what it means that one worker after the other died."""
     from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+    from distributed.comm.core import CommClosedError
 
     try:
         yield
+    except (FutureCancelledError, CommClosedError) as error:
+        fix = "look whether its scheduler still runs, and at its log; then start the run again"
+        raise Refused(UNAVAILABLE.at(None, f"the Dask cluster was lost: {error}", fix)) from None
     except KilledWorker as error:
         fix = "look at the workers' logs: if memory ran out, give them more in `options`, or take smaller chunks"
         raise Refused(LOST.at(None, f"workers died while they {when}: {error}", fix)) from None
