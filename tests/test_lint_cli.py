@@ -214,6 +214,13 @@ def test_fix_rewrites_and_looks_again(forge):
     assert "license: CC0-1.0\n" in (forge / "noaa-oisst-feedstock" / "feedstock" / "meta.yaml").read_text()
 
 
+def test_what_fix_has_left_is_not_promised_to_be_rewritten(forge):
+    change(forge, "  - name: Ryan Abernathey\n    orcid: 0000-0001-5999-4917", '  - {name: Ryan Abernathey, orcid: ""')
+    change(forge, "\n    github: rabernat", ", github: rabernat}")
+    assert "may rewrite 1." in lint(forge).stdout
+    assert "rewrite" not in lint(forge, "--fix").stdout
+
+
 def test_fix_only_says_nothing_of_what_it_cannot_fix(forge):
     change(forge, "label: dev", "label: dve")
     done = lint(forge, "--fix-only")

@@ -69,6 +69,7 @@ def command(
         if fix_only:
             return 0
     report = lint.lint(places, options)
+    report.fixed = fix
     click.echo(formats.FORMATS[format_](report), nl=False)
     failing = (Severity.ERROR, Severity.WARNING) if strict else (Severity.ERROR,)
     return int(any(finding.severity in failing for finding in report.findings))

@@ -67,8 +67,8 @@ def summary(report: Report) -> str:
         _number(count, word) for count, word in ((report.feedstocks, "feedstock"), (report.bakeries, "bakery")) if count
     ]
     looked = f" in {_number(report.files, 'file')}{' of ' if of else ''}{' and '.join(of)}" if report.files else ""
-    fixable = sum(1 for finding in report.findings if finding.id in FIXABLE)
-    mend = f" `feedstock lint --fix` rewrites {fixable}." if fixable else ""
+    fixable = 0 if report.fixed else sum(1 for finding in report.findings if finding.id in FIXABLE)
+    mend = f" `feedstock lint --fix` may rewrite {fixable}." if fixable else ""
     return f"{', '.join(counts) or 'Nothing wrong'}{looked}.{mend}"
 
 

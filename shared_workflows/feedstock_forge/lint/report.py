@@ -33,6 +33,8 @@ class Report:
     bakeries: int = 0
     notes: list[str] = field(default_factory=list)
     """What was not checked, and how to have it checked."""
+    fixed: bool = False
+    """Whether what is mechanical has just been rewritten, so that what is left is a person's to write."""
 
     def count(self, severity: Severity) -> int:
         """How many findings weigh so much."""
