@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -73,6 +75,35 @@ def test_readers_see_the_old_dataset_until_the_block_ends(tmp_path: Path, store:
         assert refusal(target) == {"target-busy"}
     assert published(target) == [7, 8]
     assert [path.name for path in tmp_path.iterdir()] == [f"own.{store}"]
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "while it is put back"])
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")], ids=["Ctrl-C", "EIO"])
+def test_a_move_that_breaks_off_loses_nothing_where_no_folders_can_be_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException, times: int
+) -> None:
+    """As on macOS, NFS or FUSE: between two renames nothing is in the dataset's place."""
+    target = tmp_path / "own.zarr"
+    put(str(target), 0)
+    rename, left = Path.rename, times
+
+    def breaks_off(self: Path, to: Path) -> Path:
+        nonlocal left
+        if to == target and left:
+            left -= 1
+            raise end
+        return rename(self, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "darwin")
+        patch.setattr(Path, "rename", breaks_off)
+        with pytest.raises(Refused if isinstance(end, OSError) else type(end)):
+            put(str(target), 10)
+        assert not left
+    assert published(str(target)) == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    put(str(target), 20)
+    assert published(str(target)) == [20, 21, 22]
 
 
 @pytest.mark.parametrize("store", STORES)

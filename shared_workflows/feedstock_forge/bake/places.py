@@ -34,6 +34,9 @@ STORE = "store"
 
 _NOTE = "progress.json"
 
+_OLD = "old"
+"""Where in the claimed folder the published state is while it makes room for the next."""
+
 log = logging.getLogger("feedstock_forge.bake")
 
 
@@ -62,9 +65,13 @@ def claimed(path: Path) -> Iterator[Path]:
         _recover(folder, path)
         yield folder
     finally:
-        if not (folder / _NOTE).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
+        try:
+            # What cannot be put back must not be removed: then it stays for the next run's `_recover`.
+            _put_back(folder, path)
+            if not (folder / _NOTE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(held)
 
 
 def note(folder: Path, progress: dict[str, Any]) -> None:
@@ -110,10 +117,13 @@ def move_into_place(staged: Path, path: Path) -> None:
     """Put a new state in the place of the old one, at once where the system can; the old one goes with the claim."""
     if path.exists() and _exchange(staged, path):
         return
-    if path.exists():
-        # For a moment nothing is in place; `_recover` puts the old store back if we die in it.
-        path.rename(staged.with_name("old"))
-    staged.rename(path)
+    try:
+        if path.exists():
+            # For a moment nothing is in place; `_recover` puts the old store back if we die in it.
+            path.rename(staged.with_name(_OLD))
+        staged.rename(path)
+    finally:
+        _put_back(staged.parent, path)
 
 
 @contextmanager
@@ -148,12 +158,17 @@ def _gist(error: Exception) -> str:
     return what if cause in what else f"{what}: {cause}"
 
 
+def _put_back(folder: Path, path: Path) -> None:
+    """Put the old state back where a move into its place has not come to its end."""
+    old = folder / _OLD
+    if old.exists() and not path.exists():
+        old.rename(path)
+
+
 def _recover(folder: Path, path: Path) -> None:
     """Clear away what a killed run left, after putting back what it had taken from its place; but for a store with a
     note of how far it is."""
-    old = folder / "old"
-    if old.exists() and not path.exists():
-        old.rename(path)
+    _put_back(folder, path)
     kept = (STORE, _NOTE) if noted(folder) is not None else ()
     leftovers = [leftover for leftover in folder.iterdir() if leftover.name not in kept]
     if leftovers:
