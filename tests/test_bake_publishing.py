@@ -116,6 +116,20 @@ def test_what_is_kept_can_be_appended_to(tmp_path: Path, store: str) -> None:
 
 
 @pytest.mark.parametrize("store", STORES)
+def test_what_is_kept_is_changed_for_readers_at_the_end_only(tmp_path: Path, store: str) -> None:
+    """A store that wrote into the published files would show it: plain Zarr's next state begins with links to them."""
+    target = str(tmp_path / f"own.{store}")
+    put(target, 0)
+    with publishing(target, keep=True) as state:
+        ds = xr.Dataset({"value": ("x", [7, 8, 9])}, attrs={"title": "changed"})
+        ds.to_zarr(state, mode="r+", consolidated=False)
+        assert published(target) == [0, 1, 2]
+        with provider.open_dataset(target) as before:
+            assert "title" not in before.attrs
+    assert published(target) == [7, 8, 9]
+
+
+@pytest.mark.parametrize("store", STORES)
 def test_a_block_that_adds_nothing_to_what_is_kept_leaves_it(tmp_path: Path, store: str) -> None:
     target = str(tmp_path / f"own.{store}")
     put(target, 0)

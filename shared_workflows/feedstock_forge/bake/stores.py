@@ -128,7 +128,8 @@ class LocalZarr:
     def begin(self, *, keep: bool, fork: bool = False) -> ZarrStore:  # noqa: ARG002 - a folder is anybody's
         """A folder to move into place; with ``keep``, of links to the published files.
 
-        Zarr writes a file under another name and moves it over the old one, so a link's other end never changes.
+        Zarr writes a file under another name and moves it over the old one, so a link's other end never changes. Before
+        3.1.3 it wrote into the file itself, which is why pyproject.toml asks for no older one.
         """
         places.forget(self.folder)
         shutil.rmtree(self.staged, ignore_errors=True)
