@@ -149,6 +149,33 @@ def test_a_block_that_adds_nothing_to_what_is_kept_leaves_it(tmp_path: Path, sto
         assert len(list(repository.ancestry(tag="v1"))) == 3, "nothing was committed for nothing"
 
 
+@pytest.mark.parametrize("store", STORES)
+def test_a_link_is_followed_and_stays_a_link(tmp_path: Path, store: str) -> None:
+    name, disk = f"own.{store}", tmp_path / "disk"
+    link, other = tmp_path / "links" / f"current.{store}", tmp_path / "links" / f"other.{store}"
+    link.parent.mkdir()
+    link.symlink_to(f"../disk/{name}")
+    other.symlink_to(link)
+    put(str(link), 0)  # it leads nowhere yet
+    put(str(other), 10)
+    assert published(str(disk / name)) == published(str(link)) == [10, 11, 12]
+    assert link.is_symlink()
+    with publishing(link, keep=True):
+        assert refusal(str(disk / name)) == refusal(str(other)) == {"target-busy"}, "it is one dataset"
+    assert [path.name for path in disk.iterdir()] == [name]
+    assert {path.name for path in link.parent.iterdir()} == {link.name, other.name}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_link_to_itself_is_refused_before_anything_is_written(tmp_path: Path, store: str) -> None:
+    link = tmp_path / f"own.{store}"
+    link.symlink_to(link.name)
+    with pytest.raises(Refused, match="Too many levels of symbolic links") as caught, publishing(link):
+        pytest.fail("nothing can be published there")
+    assert [finding.id for finding in caught.value.findings] == ["target-unwritable"]
+    assert [path.name for path in tmp_path.iterdir()] == [link.name]
+
+
 def test_a_dask_cluster_loses_nothing(tmp_path: Path) -> None:
     target = str(tmp_path / "own.icechunk")
     with Client(processes=False, n_workers=1, dashboard_address=None):

@@ -41,11 +41,15 @@ log = logging.getLogger("feedstock_forge.bake")
 
 
 def path_of(target: str) -> Path | None:
-    """Where on this machine a target is: a path or a ``file://`` URL; ``None`` for any other URL."""
+    """Where on this machine a target is: a path or a ``file://`` URL; ``None`` for any other URL.
+
+    Where a link leads, not the link: the claimed folder and the next state have to be beside the dataset itself.
+    """
     path = file_named(target)
     if path is None:
         return None
-    return at_home(path if path == target else os.path.expandvars(path)).absolute()
+    # Unlike Path.resolve, it leaves a link that leads to itself to whoever opens it.
+    return Path(os.path.realpath(at_home(path if path == target else os.path.expandvars(path))))
 
 
 @contextmanager
@@ -102,7 +106,8 @@ def refuse_foreign(path: Path, *marks: str) -> None:
     """Raise :class:`Refused` if something is at ``path`` that holds none of the files that mark a dataset, or that the
     run may not look into."""
     with storage_errors(str(path)):
-        marked = not path.exists() or any((path / mark).exists() for mark in marks)
+        # What is still a link leads to itself, and says so when it is looked into.
+        marked = not (path.exists() or path.is_symlink()) or any((path / mark).exists() for mark in marks)
         if not marked and (path.is_file() or any(path.iterdir())):
             raise foreign(str(path))
 
