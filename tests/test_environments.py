@@ -6,13 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import dedent
 
+import psutil
 import pytest
 
 from feedstock_forge import environments
-from feedstock_forge.findings import Refused
+from feedstock_forge.bakery import Limits
+from feedstock_forge.findings import Finding, Refused
 from support import wheels
 
 
@@ -167,3 +172,83 @@ def test_what_cannot_be_installed_is_told_and_leaves_nothing(kept: Path, tmp_pat
     broken.write_bytes(b"no wheel")
     assert refusal(checkout(tmp_path / "c", f"broken @ {broken.as_uri()}\n")) == {"environment-not-built"}
     assert [path for path in kept.iterdir() if path.is_dir()] == []
+
+
+def that_builds(folder: Path, code: str) -> Path:
+    """A checkout that asks for a package of its own, which runs ``code`` when it is built."""
+    checkout(folder, "./pkg\n")
+    (folder / "pkg").mkdir()
+    (folder / "pkg/backend.py").write_text(dedent(code))
+    (folder / "pkg/pyproject.toml").write_text(
+        """
+        build-system = {requires = [], build-backend = "backend", backend-path = ["."]}
+        project = {name = "pkg", version = "1"}
+        """
+    )
+    return folder
+
+
+def stopped(folder: Path, **allowed: str) -> Finding:
+    with pytest.raises(Refused) as caught:
+        environments.python_for(folder, lambda line: None, (), Limits.model_validate(allowed), "ldeo.aws.dev")
+    (found,) = caught.value.findings
+    return found
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_limits_of_the_run_hold_while_its_environment_is_built(kept: Path, tmp_path: Path) -> None:
+    slow = stopped(that_builds(tmp_path / "slow", "while True: pass"), runtime="2 s")
+    assert (slow.id, str(slow.place)) == ("limit-runtime", "feedstock/requirements.txt")
+    assert slow.message.startswith("while its environment was built, the run took longer than the 2 s that the label ")
+    large = "import time\nheld = bytearray(500 << 20)\ntime.sleep(600)"
+    assert stopped(that_builds(tmp_path / "large", large), memory="300 MiB", runtime="5 min").id == "limit-memory"
+    assert [path for path in kept.iterdir() if path.is_dir()] == [], "and nothing is left"
+
+
+def test_a_build_without_limits_does_not_go_on_for_ever(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "LONGEST_BUILD", 2)
+    assert refusal(that_builds(tmp_path / "slow", "while True: pass")) == {"limit-runtime"}
+
+
+DAEMON = """
+    import os, subprocess, sys, time
+    from pathlib import Path
+
+    code, quiet = "import time; time.sleep(600)", subprocess.DEVNULL
+    daemon = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=quiet, stderr=quiet)
+    Path(__file__).with_name("daemon").write_text(str(daemon.pid))
+    """
+
+
+def test_what_a_build_starts_ends_with_it(kept: Path, tmp_path: Path) -> None:
+    folder = that_builds(tmp_path / "a", DAEMON + "raise SystemExit('no')")
+    assert refusal(folder) == {"environment-not-built"}
+    assert gone(int((folder / "pkg/daemon").read_text()))
+
+
+def test_a_build_ends_with_its_run_when_that_is_killed(kept: Path, tmp_path: Path) -> None:
+    code = "import os, time\nfrom pathlib import Path\n"
+    code += "Path(__file__).with_name('started').write_text(str(os.getpid()) + '.')\ntime.sleep(600)"
+    folder = that_builds(tmp_path / "a", code)
+    asks = "import sys; from pathlib import Path; from feedstock_forge import environments; "
+    asks += "environments.python_for(Path(sys.argv[1]), print)"
+    started = folder / "pkg/started"
+    with subprocess.Popen([sys.executable, "-c", asks, str(folder)]) as run:
+        try:
+            wait_until(lambda: started.exists() and started.read_text().endswith("."))
+        finally:
+            run.kill()
+    building = int(started.read_text().rstrip("."))
+    wait_until(lambda: gone(building))
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)

@@ -7,7 +7,8 @@ recipe runs in an environment that uv makes for its requirements, beside the for
 environment meets already, each locked version exactly, needs none. Nothing is ever installed into the worker's.
 
 An environment is built beside its place and moved there at once, under a lock: a build that is killed leaves nothing
-that a later run could take for whole. Its ``requirements.lock`` says what is in it.
+that a later run could take for whole. Its ``requirements.lock`` says what is in it. Building a package runs
+a stranger's code: the limits of the run hold for it, and nothing that it starts outlives the build.
 """
 
 from __future__ import annotations
@@ -15,23 +16,30 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from . import __version__, recipes
+from . import __version__, limits, recipe_process, recipes
 from .bake.locks import scratch
+from .bakery import Limits
 from .findings import Place, Refused, Who, rule
+from .limits import Use
 from .meta import FOLDER
 from .yaml_file import decode
 
@@ -46,6 +54,8 @@ PACKAGE = "feedstock-forge"
 FOLDER_VARIABLE = "FEEDSTOCK_ENVIRONMENTS"
 KEPT_DAYS = 30
 """Days after its last use that an environment is kept."""
+LONGEST_BUILD = 30 * 60
+"""Seconds that building an environment may take where nothing says how long the run may."""
 
 _PLACE = Place(f"{FOLDER}/{REQUIREMENTS}")
 _USED = "used"
@@ -53,6 +63,13 @@ _BUILDING = ".building-"
 # What `requirements.txt` may hold besides names, versions and fixed addresses depends on files of the checkout.
 _LOCAL = re.compile(r"^\s*(?:-|\.|/|\w:)|file:", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
+_LONGEST_STORY = 1 << 20
+"""Bytes of what uv says that are read: what a package prints while it is built is among it."""
+
+# What a build leaves behind is whatever this process has below it that was not there before.
+_one_at_a_time = threading.Lock()
+
+_Uv = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def folder() -> Path:
@@ -63,11 +80,18 @@ def folder() -> Path:
     return Path(cache).expanduser().absolute() / PACKAGE / "environments"
 
 
-def python_for(checkout: Path, say: Callable[[str], None], beside: Sequence[str] = ()) -> Path:
+def python_for(
+    checkout: Path,
+    say: Callable[[str], None],
+    beside: Sequence[str] = (),
+    allowed: Limits | None = None,
+    label: str = "",
+) -> Path:
     """The Python that can run the recipes of a checkout: this one, or that of an environment, built if need be.
 
-    ``beside`` are requirements of the bakery's, for its engine. Raises :class:`Refused` if the requirements cannot be
-    read, or cannot be installed together, or not now.
+    ``beside`` are requirements of the bakery's, for its engine. ``allowed`` is what the run may take, and so may the
+    build; ``label`` is the ``<bakery>.<label>`` that says so. Raises :class:`Refused` if the requirements cannot be
+    read, or cannot be installed together, or not now, or not within that.
     """
     path = (checkout / FOLDER / REQUIREMENTS).absolute()
     text = "\n".join(decode(file.read_bytes(), Path(FOLDER, file.name)) for file in _asked(path))
@@ -83,7 +107,8 @@ def python_for(checkout: Path, say: Callable[[str], None], beside: Sequence[str]
             files = " and ".join(f"{FOLDER}/{file.name}" for file in _asked(path))
             say(f"building an environment for {files or 'the engine of the bakery'}")
             _prune(environments)
-            count = _build(place, path, beside, say)
+            uv = partial(_uv, cwd=path.parents[1], allowed=allowed or Limits(), label=label, began=began)
+            count = _build(place, path, beside, say, uv)
             say(f"built environment {place.name}: {count} packages in {time.monotonic() - began:.1f} s")
         else:
             say(f"environment {place.name}")
@@ -148,17 +173,17 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(place: Path, requirements: Path, engine: Sequence[str], say: Callable[[str], None]) -> int:
+def _build(place: Path, requirements: Path, engine: Sequence[str], say: Callable[[str], None], uv: _Uv) -> int:
     """Lock and install everything beside ``place``, then move it there; returns the number of packages."""
     with scratch(place.parent, _BUILDING) as beside:
         building = beside / "environment"
         lock = beside / LOCK
-        locked = _lock(requirements, engine, lock, say)
+        locked = _lock(requirements, engine, lock, say, uv)
         for arguments in (
             ("venv", "--relocatable", "--python", sys.executable, str(building)),
             ("pip", "sync", "--python", str(building), str(lock)),
         ):
-            done = _uv(*arguments, cwd=requirements.parents[1])
+            done = uv(*arguments)
             if done.returncode:
                 fix = "correct the requirement, or run it again if the network was at fault"
                 raise Refused(NOT_BUILT.at(_PLACE, _reason(done.stderr), fix))
@@ -171,7 +196,7 @@ def _build(place: Path, requirements: Path, engine: Sequence[str], say: Callable
     return locked
 
 
-def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[str], None]) -> int:
+def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[str], None], uv: _Uv) -> int:
     """Write exact versions for the requirements and what the forge needs beside them; returns how many.
 
     The versions of this environment are preferred, since they are known to work together. Requirements that exclude
@@ -189,10 +214,9 @@ def _lock(requirements: Path, engine: Sequence[str], lock: Path, say: Callable[[
         own = lock.with_suffix(".in")
         own.write_text("\n".join((*beside, *engine)), encoding="utf-8")
         lock.write_text(here, encoding="utf-8")
-        # The folder from which pip would be called: paths in the file are relative to it.
-        done = _uv(
+        done = uv(
             "pip", "compile", "--no-header", "--no-annotate", "--python", sys.executable,
-            "--output-file", str(lock), *asked, str(own), cwd=requirements.parents[1],
+            "--output-file", str(lock), *asked, str(own),
         )  # fmt: skip
         if done.returncode == 0:
             return sum(line[:1].isalnum() for line in lock.read_text(encoding="utf-8").splitlines())
@@ -217,21 +241,66 @@ def _own(extra: str = "") -> list[str]:
     return found
 
 
-def _uv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run uv, which may run what a package builds itself with: no secret is in its environment."""
+# uv, and what it runs, end with the process that started them, however that ends.
+_LEASHED = (
+    f"import subprocess, sys; from {recipe_process.__name__} import _hold_the_leash; _hold_the_leash(); "
+    "sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+)
+
+
+def _uv(*arguments: str, cwd: Path, allowed: Limits, label: str, began: float) -> subprocess.CompletedProcess[str]:
+    """Run uv, which may run what a package builds itself with: no secret is in its environment, and the limits hold.
+
+    ``cwd`` is the folder from which pip would be called: paths in requirements are relative to it. ``began`` is when
+    the build did. Raises :class:`Refused` if it meets a limit.
+    """
     if find_spec("uv") is None:
         raise Refused(NO_UV.at(None, "uv is not installed here", f"install it: `pip install '{PACKAGE}[flows]'`"))
     from uv import find_uv_bin
 
-    return subprocess.run(
-        [find_uv_bin(), "--no-config", "--quiet", "--no-progress", "--color=never", *arguments],
-        cwd=cwd,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    longest = allowed.runtime or LONGEST_BUILD
+    left = max(1, math.ceil(longest - (time.monotonic() - began)))
+    command = [find_uv_bin(), "--no-config", "--quiet", "--no-progress", "--color=never", *arguments]
+    use = Use()
+    with tempfile.TemporaryFile() as said, _one_at_a_time:
+        others = recipe_process._adopt()
+        with _on_processors(limits.processors(allowed)):
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _LEASHED, *command],
+                cwd=cwd,
+                env=_environment() | limits.threads(allowed),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
+        try:
+            met = limits.watch(process, allowed.model_copy(update={"runtime": left}), label, use, others=others)
+        finally:
+            recipe_process.end(process)
+            recipe_process._end_orphans(others)
+        said.seek(0)
+        story = said.read(_LONGEST_STORY).decode(errors="replace")
+    if met:
+        use.runtime = time.monotonic() - began
+        met = limits.over(allowed.model_copy(update={"runtime": longest}), use, label) or met
+        fix = "ask for versions that come as wheels, which need no building, or for a label that allows more"
+        raise Refused(replace(met, message=f"while its environment was built, {met.message}", place=_PLACE, fix=fix))
+    return subprocess.CompletedProcess(command, process.returncode, stderr=story)
+
+
+@contextmanager
+def _on_processors(chosen: list[int]) -> Iterator[None]:
+    """Keep to some of the processors; who is started meanwhile inherits that."""
+    if not chosen:
+        yield
+        return
+    here = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, chosen)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, here)
 
 
 def _environment() -> dict[str, str]:

@@ -65,8 +65,8 @@ def bake_recipe(
             if words := limits.words(allowed):
                 say(f"the run may take {words}")
             engine = engines.from_environment(os.environ)
-            python = environments.python_for(folder, say, engines.requirements(engine))
             label = os.environ.get(limits.LABEL_VARIABLE, "")
+            python = environments.python_for(folder, say, engines.requirements(engine), allowed, label)
             job = Job(str(folder.resolve()), recipe, target, mode, prune, origin, engine, allowed, label)
             with one_writer(target):
                 recipe_process.run(python, job, say)

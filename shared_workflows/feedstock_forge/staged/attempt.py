@@ -40,7 +40,7 @@ def folder(path: Path, allowed: Limits, disk: int, say: Callable[[str], None]) -
     try:
         with folders.as_feedstock(path) as checkout:
             file = meta.read(checkout, repository=name)
-            python = environments.python_for(checkout, say)
+            python = environments.python_for(checkout, say, allowed=allowed)
             found = [recipe for recipe, _ in recipes.inspect(checkout, file, python=python).recipes]
             tried = [_try(checkout, file, recipe, python, allowed, disk, say) for recipe in found[:MAX_RECIPES]]
     except Refused as refused:
