@@ -16,11 +16,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from prefect.logging import disable_run_logger
 
 from conftest import Command
 from feedstock_forge import recipe_process
 from feedstock_forge.bake import Provenance
 from feedstock_forge.findings import Finding, Refused
+from feedstock_forge.flow import bake_recipe
 from feedstock_forge.recipe_process import Job
 from support import feedstocks, github, prefect, wheels
 from support.feedstocks import Feedstock
@@ -402,3 +404,15 @@ class TestAtABakery:
             client.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
         wait_for(lambda: all(gone(pid) for pid in started))
         wait_for(lambda: self.state(server, run)["type"] == "CANCELLED")
+
+
+def test_a_run_whose_commit_is_gone_says_so_in_gits_own_words(
+    feedstock: Feedstock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a branch was rewritten, while the run waited for a worker."""
+    clone, commit = tmp_path / "clone", "1" * 40
+    feedstocks.git(tmp_path, "clone", "--quiet", feedstock.folder.as_uri(), str(clone))
+    monkeypatch.chdir(clone)
+    with disable_run_logger(), pytest.raises(Refused, match=f"git fetch .*not our ref {commit}") as caught:
+        bake_recipe.fn("sst", str(tmp_path / "sst.zarr"), feedstock.repository, commit, "v1.0.0")
+    assert [finding.id for finding in caught.value.findings] == ["git-failed"]

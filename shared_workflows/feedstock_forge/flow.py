@@ -7,7 +7,6 @@ with an environment of its own, where Prefect's credentials are not.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ from prefect.states import Completed
 from . import catalog, engines, environments, limits, meta, recipe_process
 from .bake import Provenance
 from .findings import Refused, text
+from .git import Repository
 from .one_writer import one_writer
 from .recipe_process import Job
 from .staged.folders import as_feedstock
@@ -43,13 +43,13 @@ def bake_recipe(
     into the catalog; where that fails, the run has still completed, and its state's message says what is missing.
     """
     logger = get_run_logger()
-    _check_out(commit)
-    logger.info("baking %s of %s at %s (%s) into %s", recipe, repository, version, mode, target)
 
     def say(line: str) -> None:
         logger.info("%s", line)
 
     try:
+        _check_out(commit)
+        say(f"baking {recipe} of {repository} at {version} ({mode}) into {target}")
         with as_feedstock(_REPOSITORY_FOLDER) as folder:
             file = meta.read(folder, repository=repository)
             origin = Provenance(
@@ -85,13 +85,9 @@ def _check_out(commit: str) -> None:
     """Move the clone to the run's own commit.
 
     The deployment clones the commit it was last registered with, and a newer release may have come between the start
-    of a run and a worker picking it up.
+    of a run and a worker picking it up. Raises :class:`Refused` with git's own words if it cannot be had.
     """
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    if git("rev-parse", "HEAD") != commit:
-        git("fetch", "--quiet", "--depth=1", "origin", commit)
-        git("checkout", "--quiet", "--detach", commit)
+    clone = Repository(_REPOSITORY_FOLDER)
+    if clone.resolve("HEAD") != commit:
+        clone.run("fetch", "--quiet", "--depth=1", "origin", commit)
+        clone.run("checkout", "--quiet", "--detach", commit)
