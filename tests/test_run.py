@@ -65,18 +65,25 @@ def test_a_recipe_may_be_asynchronous(command: Command, feedstock: Feedstock) ->
     assert "ValueError: complete, True" in done.stderr
 
 
-def test_a_recipe_never_reaches_the_server_that_the_shell_is_set_to(command: Command, feedstock: Feedstock) -> None:
+def test_a_recipe_never_reaches_the_server_that_the_shell_is_set_to_nor_its_makers(
+    command: Command, feedstock: Feedstock
+) -> None:
     feedstock.write(
         "feedstock/recipe.py",
         """
         import os
 
         def sst(target, mode="complete", prune=False):
+            from prefect.settings import get_current_settings
+
             print(sorted(name for name in os.environ if name.startswith("PREFECT_API")))
+            print("analytics:", get_current_settings().server.analytics_enabled)
         """,
     )
     env = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_API_KEY": "hunter2"}
-    assert "[]" in command("run", cwd=feedstock.folder, env=env).stdout
+    done = command("run", cwd=feedstock.folder, env=env | {"PREFECT_SERVER_ANALYTICS_ENABLED": "true"})
+    assert "[]" in done.stdout
+    assert "analytics: False" in done.stdout
 
 
 @pytest.mark.slow

@@ -69,9 +69,10 @@ def command(
 
 
 def _alone(environment: MutableMapping[str, str]) -> None:
-    """Keep a recipe that is a Prefect flow from any server but a temporary one of its own."""
+    """Keep a recipe that is a Prefect flow from any server but a temporary one of its own, which tells nobody of it."""
     for name in ("PREFECT_API_URL", *SECRETS):
         environment.pop(name, None)
+    environment["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     # A new home takes its database longer to make than Prefect waits by default.
     environment.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
