@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -136,6 +137,24 @@ def test_a_lock_is_installed_as_it_stands_unless_the_worker_has_exactly_that(kep
     assert lines[0] == "building an environment for feedstock/requirements.txt and feedstock/requirements.lock"
     lock.write_text("toolz==0.98\n")
     assert refusal(same) == {"environment-unsolvable"}
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def test_hashes_are_verified(kept: Path, tmp_path: Path, name: str) -> None:
+    right = hashlib.sha256((tmp_path / "wheels/tiny-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    wrong = "0" * 64
+    folders = [checkout(tmp_path / digest, "tiny\n") for digest in (right, wrong)]
+    for folder in folders:
+        (folder / "feedstock" / name).write_text(f"tiny==1.0 \\\n    --hash=sha256:{folder.name}\n")
+    python = environments.python_for(folders[0], lambda line: None)
+    assert says(python, "import tiny; print(tiny.version)") == "1.0"
+    with pytest.raises(Refused, match=r"environment-not-built: .*Hash mismatch for `tiny==1.0`"):
+        environments.python_for(folders[1], lambda line: None)
+
+
+@pytest.mark.parametrize("asked", ["tiny", "tiny<2", "tiny==1.*", "tiny==1.0,<2"])
+def test_a_hash_that_could_not_be_verified_is_refused(kept: Path, tmp_path: Path, asked: str) -> None:
+    assert refusal(checkout(tmp_path / "a", f"{asked} --hash=sha256:{'0' * 64}\n")) == {"environment-not-built"}
 
 
 def test_a_recipe_may_ask_for_another_prefect_and_the_worker_keeps_its_own(kept: Path, tmp_path: Path) -> None:

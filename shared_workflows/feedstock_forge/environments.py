@@ -63,6 +63,8 @@ _BUILDING = ".building-"
 # What `requirements.txt` may hold besides names, versions and fixed addresses depends on files of the checkout.
 _LOCAL = re.compile(r"^\s*(?:-|\.|/|\w:)|file:", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
+_HASH = "--hash"
+_ONE_VERSION = re.compile(r"===?[^*,]+")
 _LONGEST_STORY = 1 << 20
 """Bytes of what uv says that are read: what a package prints while it is built is among it."""
 
@@ -108,7 +110,7 @@ def python_for(
             say(f"building an environment for {files or 'the engine of the bakery'}")
             _prune(environments)
             uv = partial(_uv, cwd=path.parents[1], allowed=allowed or Limits(), label=label, began=began)
-            count = _build(place, path, beside, say, uv)
+            count = _build(place, path, beside, say, uv, verify=_holds_hashes(text))
             say(f"built environment {place.name}: {count} packages in {time.monotonic() - began:.1f} s")
         else:
             say(f"environment {place.name}")
@@ -119,6 +121,21 @@ def python_for(
 def _asked(path: Path) -> list[Path]:
     """The files that say what to install: the requirements, and the lock beside them."""
     return [file for file in (path, path.with_name(LOCK)) if file.is_file()]
+
+
+def _holds_hashes(text: str) -> bool:
+    """Whether requirements hold hashes. Raises :class:`Refused` for one that uv would not verify, nor say so."""
+    for line in text.replace("\\\n", "").splitlines():
+        asked, hashed, _ = line.partition(_HASH)
+        try:
+            requirement = Requirement(asked)
+        except InvalidRequirement:
+            continue  # uv says what is wrong with it
+        if hashed and not requirement.url and not _ONE_VERSION.fullmatch(str(requirement.specifier)):
+            message = f"`{requirement}` has a hash, and no exact version that it could be the hash of"
+            fix = f"write `{requirement.name}==<version>`, or make {LOCK} with `uv pip compile --generate-hashes`"
+            raise Refused(NOT_BUILT.at(_PLACE, message, fix))
+    return _HASH in text
 
 
 def are_met(requirements: str) -> bool:
@@ -173,15 +190,23 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(place: Path, requirements: Path, engine: Sequence[str], say: Callable[[str], None], uv: _Uv) -> int:
-    """Lock and install everything beside ``place``, then move it there; returns the number of packages."""
+def _build(
+    place: Path, requirements: Path, engine: Sequence[str], say: Callable[[str], None], uv: _Uv, *, verify: bool
+) -> int:
+    """Lock and install everything beside ``place``, then move it there; returns the number of packages.
+
+    ``verify`` has what is installed held against the hashes in the requirements.
+    """
+    # What uv locks has no hashes, or those of the index; the feedstock's are in its own files. Only where there are
+    # any: uv takes a branch that stands there, and the commit that it locked that to, for two.
+    hashed = map(str, _asked(requirements)) if verify else ()
     with scratch(place.parent, _BUILDING) as beside:
         building = beside / "environment"
         lock = beside / LOCK
         locked = _lock(requirements, engine, lock, say, uv)
         for arguments in (
             ("venv", "--relocatable", "--python", sys.executable, str(building)),
-            ("pip", "sync", "--python", str(building), str(lock)),
+            ("pip", "sync", "--python", str(building), str(lock), *hashed),
         ):
             done = uv(*arguments)
             if done.returncode:
