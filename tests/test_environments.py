@@ -193,6 +193,20 @@ def test_what_cannot_be_installed_is_told_and_leaves_nothing(kept: Path, tmp_pat
     assert [path for path in kept.iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.parametrize("place", ["/proc/none", "a-file/below", "a-file"])
+def test_a_folder_that_cannot_hold_environments_is_the_operators_to_correct(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.setenv("FEEDSTOCK_ENVIRONMENTS", str(tmp_path / place))
+    assert refusal(checkout(tmp_path / "a", "tiny==1.0\n")) == {"setting-unusable"}
+
+
+def test_a_full_disk_is_not_the_fault_of_the_requirements(kept: Path, tmp_path: Path) -> None:
+    code = "from pathlib import Path\nPath('/dev/full').write_text('what is built')"
+    assert refusal(that_builds(tmp_path / "a", code)) == {"disk-full"}
+
+
 def that_builds(folder: Path, code: str) -> Path:
     """A checkout that asks for a package of its own, which runs ``code`` when it is built."""
     checkout(folder, "./pkg\n")

@@ -13,6 +13,7 @@ a stranger's code: the limits of the run hold for it, and nothing that it starts
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -36,6 +37,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from . import __version__, limits, recipe_process, recipes
+from .bake.fetch import FULL, SETTING
 from .bake.locks import scratch
 from .bakery import Limits
 from .findings import Place, Refused, Who, rule
@@ -65,6 +67,8 @@ _LOCAL = re.compile(r"^\s*(?:-|\.|/|\w:)|file:", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _HASH = "--hash"
 _ONE_VERSION = re.compile(r"===?[^*,]+")
+# As Python and uv both say it.
+_NO_SPACE = re.compile("|".join(re.escape(os.strerror(number)) for number in (errno.ENOSPC, errno.EDQUOT)))
 _LONGEST_STORY = 1 << 20
 """Bytes of what uv says that are read: what a package prints while it is built is among it."""
 
@@ -100,22 +104,43 @@ def python_for(
     if are_met("\n".join((text, *beside))):
         return Path(sys.executable)
     environments = folder()
-    environments.mkdir(parents=True, exist_ok=True)
     place = environments / _key(path, text, beside)
     python = place / "bin" / "python"
-    with _locked(_lock_file(place)):
-        if not python.exists():
-            began = time.monotonic()
-            files = " and ".join(f"{FOLDER}/{file.name}" for file in _asked(path))
-            say(f"building an environment for {files or 'the engine of the bakery'}")
-            _prune(environments)
-            uv = partial(_uv, cwd=path.parents[1], allowed=allowed or Limits(), label=label, began=began)
-            count = _build(place, path, beside, say, uv, verify=_holds_hashes(text))
-            say(f"built environment {place.name}: {count} packages in {time.monotonic() - began:.1f} s")
-        else:
-            say(f"environment {place.name}")
-        (place / _USED).touch()
+    with _refusing_the_folder(environments):
+        environments.mkdir(parents=True, exist_ok=True)
+        with _locked(_lock_file(place)):
+            if not python.exists():
+                began = time.monotonic()
+                files = " and ".join(f"{FOLDER}/{file.name}" for file in _asked(path))
+                say(f"building an environment for {files or 'the engine of the bakery'}")
+                _prune(environments)
+                uv = partial(_uv, cwd=path.parents[1], allowed=allowed or Limits(), label=label, began=began)
+                count = _build(place, path, beside, say, uv, verify=_holds_hashes(text))
+                say(f"built environment {place.name}: {count} packages in {time.monotonic() - began:.1f} s")
+            else:
+                say(f"environment {place.name}")
+            (place / _USED).touch()
     return python
+
+
+@contextmanager
+def _refusing_the_folder(environments: Path) -> Iterator[None]:
+    """Raise :class:`Refused` where nothing can be kept in the folder for environments."""
+    try:
+        yield
+    except OSError as error:
+        if _NO_SPACE.search(str(error)):
+            raise _disk_full(str(error)) from None
+        if error.filename is None:  # it is of something else
+            raise
+        message = f"no environment can be kept in {environments}: {error.strerror}"
+        fix = f"let {FOLDER_VARIABLE} name a folder that the worker may write"
+        raise Refused(SETTING.at(None, message, fix)) from None
+
+
+def _disk_full(reason: str) -> Refused:
+    fix = f"free some space; {FOLDER_VARIABLE} moves where environments are kept, UV_CACHE_DIR where uv keeps packages"
+    return Refused(FULL.at(None, f"an environment cannot be built: {reason}", fix))
 
 
 def _asked(path: Path) -> list[Path]:
@@ -277,7 +302,7 @@ def _uv(*arguments: str, cwd: Path, allowed: Limits, label: str, began: float) -
     """Run uv, which may run what a package builds itself with: no secret is in its environment, and the limits hold.
 
     ``cwd`` is the folder from which pip would be called: paths in requirements are relative to it. ``began`` is when
-    the build did. Raises :class:`Refused` if it meets a limit.
+    the build did. Raises :class:`Refused` if it meets a limit, or if the disk is full.
     """
     if find_spec("uv") is None:
         raise Refused(NO_UV.at(None, "uv is not installed here", f"install it: `pip install '{PACKAGE}[flows]'`"))
@@ -311,6 +336,8 @@ def _uv(*arguments: str, cwd: Path, allowed: Limits, label: str, began: float) -
         met = limits.over(allowed.model_copy(update={"runtime": longest}), use, label) or met
         fix = "ask for versions that come as wheels, which need no building, or for a label that allows more"
         raise Refused(replace(met, message=f"while its environment was built, {met.message}", place=_PLACE, fix=fix))
+    if process.returncode and _NO_SPACE.search(story):
+        raise _disk_full(_reason(story))
     return subprocess.CompletedProcess(command, process.returncode, stderr=story)
 
 
