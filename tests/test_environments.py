@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,14 +92,28 @@ def test_conflicting_requirements_live_side_by_side_and_each_is_built_once(kept:
     assert versions == says(Path(sys.executable), code).split()[1:]
 
 
-def test_an_environment_that_lost_its_python_is_built_anew(kept: Path, tmp_path: Path) -> None:
+BREAKING = {
+    "python": lambda place: (place / "bin/python").unlink(),
+    "leave to execute it": lambda place: replaced(place / "bin/python").touch(0o600),
+    "configuration": lambda place: (place / "pyvenv.cfg").unlink(),
+    "forge": lambda place: shutil.rmtree(next(place.glob("lib/python*/site-packages/feedstock_forge"))),
+}
+
+
+def replaced(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("lost", BREAKING)
+def test_an_environment_that_lost_something_is_built_anew(kept: Path, tmp_path: Path, lost: str) -> None:
     folder = checkout(tmp_path / "a", "tiny==1.0\n")
     python = environments.python_for(folder, lambda line: None)
-    python.unlink()
+    BREAKING[lost](python.parents[1])
     lines: list[str] = []
     assert environments.python_for(folder, lines.append) == python
-    assert says(python, "import tiny; print(tiny.version)") == "1.0"
     assert lines[0].startswith("building")
+    assert says(python, "import tiny, feedstock_forge; print(tiny.version)") == "1.0"
     assert [path for path in kept.iterdir() if path.is_dir()] == built(kept), "nothing of the broken one is left"
 
 

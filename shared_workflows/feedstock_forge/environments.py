@@ -109,7 +109,7 @@ def python_for(
     with _refusing_the_folder(environments):
         environments.mkdir(parents=True, exist_ok=True)
         with _locked(_lock_file(place)):
-            if not python.exists():
+            if not _is_whole(place):
                 began = time.monotonic()
                 files = " and ".join(f"{FOLDER}/{file.name}" for file in _asked(path))
                 say(f"building an environment for {files or 'the engine of the bakery'}")
@@ -121,6 +121,12 @@ def python_for(
                 say(f"environment {place.name}")
             (place / _USED).touch()
     return python
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether an environment has what starts a recipe: whoever clears a cache may leave some of it."""
+    here = os.access(place / "bin" / "python", os.X_OK) and (place / "pyvenv.cfg").is_file()
+    return here and any(place.glob("lib/python*/site-packages/feedstock_forge/recipe_process.py"))
 
 
 @contextmanager
@@ -240,7 +246,7 @@ def _build(
         site = next(building.glob("lib/python*/site-packages"))
         shutil.copytree(Path(__file__).parent, site / "feedstock_forge", ignore=shutil.ignore_patterns("__pycache__"))
         lock.rename(building / LOCK)
-        if place.exists():  # with no Python in it, or none would be built
+        if place.exists():  # broken, or none would be built
             place.rename(beside / "broken")
         building.rename(place)
     return locked
