@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import subprocess
+import symtable
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -113,10 +114,39 @@ def name_inputs(feedstock, folder):
     recipe.write_text(named, encoding="utf-8")
 
 
-@pytest.mark.parametrize(("kind", "store"), [("xarray", "icechunk"), ("xarray", "zarr"), ("virtual", "icechunk")])
-def test_its_recipe_runs_pruned_once_its_inputs_are_named(forge, tmp_path, kind, store):
-    folder = tmp_path / "noaa-oisst-feedstock"
-    answers = templates.ANSWERS | {"kind": kind, "store": store}
+def names_in_the_way(module):
+    """What a module defines, and what its functions find by name only when they run: no recipe may take its place."""
+    names = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_assigned() and not symbol.is_imported()}
+    scopes = module.get_children()
+    for scope in scopes:
+        scopes += scope.get_children()
+        if scope.get_type() == "function":
+            names |= {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global()}
+    return names
+
+
+@pytest.mark.parametrize("kind", QUESTIONS["kind"]["choices"].values())
+def test_a_recipe_never_takes_the_place_of_what_its_skeleton_uses(forge, tmp_path, kind):
+    def make(name):
+        answers = templates.ANSWERS | {"id": name, "kind": kind, "store": "zarr" if kind == "beam" else "icechunk"}
+        copier.run_copy(str(forge), tmp_path / name, data=answers, defaults=True, quiet=True)
+        (recipe,) = yaml.safe_load((tmp_path / name / "feedstock/meta.yaml").read_text(encoding="utf-8"))["recipes"]
+        return recipe["object"], (tmp_path / name / "feedstock/recipe.py").read_text(encoding="utf-8")
+
+    named, skeleton = make("sea-ice")
+    assert named == "recipe:sea_ice"
+    names = names_in_the_way(symtable.symtable(skeleton, "recipe.py", "exec")) - {"sea_ice"}
+    for name in filter(str.islower, names):  # as ids are
+        assert make(name.replace("_", "-"))[0] == f"recipe:{name}_recipe"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "store"),
+    [("bake", "xarray", "icechunk"), ("noaa-oisst", "xarray", "zarr"), ("bake-virtual", "virtual", "icechunk")],
+)
+def test_its_recipe_runs_pruned_once_its_inputs_are_named(forge, tmp_path, name, kind, store):
+    folder = tmp_path / f"{name}-feedstock"
+    answers = templates.ANSWERS | {"id": name, "kind": kind, "store": store}
     copier.run_copy(str(forge), folder, data=answers, defaults=True, quiet=True)
     name_inputs(folder, tmp_path)
     passes(TOOLS / "feedstock", "run", "--prune", cwd=folder)

@@ -297,6 +297,11 @@ def test_a_template_with_uncommitted_changes_cannot_be_pinned_and_says_so(tmp_pa
     assert "commit them first" in capfd.readouterr().err
 
 
+def test_both_engines_name_the_recipe_by_the_same_rule():
+    (rule,) = re.findall(r"__recipe_name: (.*)", (ROOT / "copier.yml").read_text(encoding="utf-8"))
+    assert COOKIECUTTER["__recipe_name"] == re.sub(r"\bid\b", "cookiecutter.id", rule)
+
+
 def test_both_engines_ask_the_same_questions_with_the_same_help():
     asked = [name for name in COOKIECUTTER if not name.startswith("_") and name != "feedstock_name"]
     assert asked == list(QUESTIONS)
