@@ -92,6 +92,25 @@ def test_conflicting_requirements_live_side_by_side_and_each_is_built_once(kept:
     assert versions == says(Path(sys.executable), code).split()[1:]
 
 
+def test_what_requirements_include_is_part_of_them_wherever_it_lies(kept: Path, tmp_path: Path) -> None:
+    def asking(name: str, version: str) -> Path:
+        folder = checkout(tmp_path / name, "-r more/a.txt  # and no more\n")
+        (folder / "feedstock/more").mkdir()
+        (folder / "feedstock/more/a.txt").write_text("--requirement=b.txt\n")
+        (folder / "feedstock/more/b.txt").write_text(f"-r ../requirements.txt\n-r a.txt\ntiny=={version}\n")
+        return folder
+
+    here, there = asking("here", "1.0"), asking("there", "1.0")
+    python = environments.python_for(here, lambda line: None)
+    assert environments.python_for(there, lambda line: None) == python
+    (here / "feedstock/more/b.txt").write_text("tiny==2.0\n")
+    assert says(environments.python_for(here, lambda line: None), "import tiny; print(tiny.version)") == "2.0"
+    (here / "feedstock/more/b.txt").write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
+    assert refusal(here) == {"environment-not-built"}
+    (here / "feedstock/more/b.txt").write_text("xarray\n")
+    assert environments.python_for(here, lambda line: None) == Path(sys.executable)
+
+
 BREAKING = {
     "python": lambda place: (place / "bin/python").unlink(),
     "leave to execute it": lambda place: replaced(place / "bin/python").touch(0o600),

@@ -43,7 +43,7 @@ from .bakery import Limits
 from .findings import Place, Refused, Who, rule
 from .limits import Use
 from .meta import FOLDER
-from .yaml_file import decode
+from .yaml_file import decode, is_inside
 
 NO_UV = rule("uv-missing", "uv makes the environments of recipes.", who=Who.OPERATOR)
 UNSOLVABLE = rule("environment-unsolvable", "A recipe runs only where everything that it needs fits together.")
@@ -63,7 +63,9 @@ _PLACE = Place(f"{FOLDER}/{REQUIREMENTS}")
 _USED = "used"
 _BUILDING = ".building-"
 # What `requirements.txt` may hold besides names, versions and fixed addresses depends on files of the checkout.
-_LOCAL = re.compile(r"^\s*(?:-|\.|/|\w:)|file:", re.MULTILINE)
+_LOCAL = re.compile(r"^\s*(?:-(?!-hash)|\.|/|\w:)|file:", re.MULTILINE)
+_INCLUDE = re.compile(r"^[ \t]*(?:-r|-c|--requirement|--constraint)(?:[ \t]*=[ \t]*|[ \t]+)(\S+).*$", re.MULTILINE)
+_MOST_INCLUDED = 100
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _HASH = "--hash"
 _ONE_VERSION = re.compile(r"===?[^*,]+")
@@ -100,7 +102,7 @@ def python_for(
     read, or cannot be installed together, or not now, or not within that.
     """
     path = (checkout / FOLDER / REQUIREMENTS).absolute()
-    text = "\n".join(decode(file.read_bytes(), Path(FOLDER, file.name)) for file in _asked(path))
+    text = "\n".join(_read(file, path.parents[1], set()) for file in _asked(path))
     if are_met("\n".join((text, *beside))):
         return Path(sys.executable)
     environments = folder()
@@ -152,6 +154,24 @@ def _disk_full(reason: str) -> Refused:
 def _asked(path: Path) -> list[Path]:
     """The files that say what to install: the requirements, and the lock beside them."""
     return [file for file in (path, path.with_name(LOCK)) if file.is_file()]
+
+
+def _read(file: Path, checkout: Path, read: set[Path]) -> str:
+    """The text of requirements, with that of the files of the checkout that they include in the place of those lines.
+
+    Raises :class:`Refused` for a file that is not UTF-8.
+    """
+
+    def included(line: re.Match[str]) -> str:
+        other = file.parent / line[1].strip("'\"")
+        if not other.is_file() or not is_inside(other, checkout) or len(read) == _MOST_INCLUDED:
+            return line[0]
+        if (real := other.resolve()) in read:
+            return ""
+        read.add(real)
+        return _read(other, checkout, read)
+
+    return _INCLUDE.sub(included, decode(file.read_bytes(), Path(os.path.relpath(file, checkout))))
 
 
 def _holds_hashes(text: str) -> bool:
