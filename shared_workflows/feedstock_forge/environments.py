@@ -319,7 +319,7 @@ def _own(extra: str = "") -> list[str]:
 
 # uv, and what it runs, end with the process that started them, however that ends.
 _LEASHED = (
-    f"import subprocess, sys; from {recipe_process.__name__} import _hold_the_leash; _hold_the_leash(); "
+    f"import subprocess, sys; from {recipe_process.__name__} import hold_the_leash; hold_the_leash(); "
     "sys.exit(subprocess.run(sys.argv[1:]).returncode)"
 )
 
@@ -339,7 +339,7 @@ def _uv(*arguments: str, cwd: Path, allowed: Limits, label: str, began: float) -
     command = [find_uv_bin(), "--no-config", "--quiet", "--no-progress", "--color=never", *arguments]
     use = Use()
     with tempfile.TemporaryFile() as said, _one_at_a_time:
-        others = recipe_process._adopt()
+        others = recipe_process.adopt()
         with _on_processors(limits.processors(allowed)):
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _LEASHED, *command],
@@ -354,7 +354,7 @@ def _uv(*arguments: str, cwd: Path, allowed: Limits, label: str, began: float) -
             met = limits.watch(process, allowed.model_copy(update={"runtime": left}), label, use, others=others)
         finally:
             recipe_process.end(process)
-            recipe_process._end_orphans(others)
+            recipe_process.end_orphans(others)
         said.seek(0)
         story = said.read(_LONGEST_STORY).decode(errors="replace")
     if met:

@@ -83,7 +83,7 @@ def run(
     call ends, by Prefect's signal for one, the process has ended, and so has everything that it started.
     """
     allowed, use = job.allowed, use or Use()
-    others = _adopt()
+    others = adopt()
     hidden = _hidden(os.environ)
     with locks.scratch(Path(tempfile.gettempdir()), "feedstock-run-") as scratch:
         reply = scratch / "reply.json"
@@ -110,7 +110,7 @@ def run(
             met = limits.watch(process, allowed, job.label, use, kept, others)
         finally:
             end(process)
-            _end_orphans(others)
+            end_orphans(others)
             # Something that it started and that left its group may hold the other end of the pipe.
             listener.join(GRACE)
         say(f"the recipe used {use}")
@@ -127,7 +127,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _adopt() -> set[int]:
+def adopt() -> set[int]:
     """Let what the recipe's processes leave behind become this process's own, so that it can be ended.
 
     So does Linux with prctl(2); elsewhere a recipe's daemon outlives it. Returns the processes that are there already.
@@ -140,7 +140,7 @@ def _adopt() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
-def _end_orphans(others: set[int]) -> None:
+def end_orphans(others: set[int]) -> None:
     """End what left the recipe's group, a daemon for one, as long as there is any: some may be starting more."""
     import psutil
 
@@ -251,7 +251,7 @@ def _child(reply: str) -> None:
         "allowed": Limits.model_validate(told["allowed"]),
     }
     job = Job(**{**told, **typed})
-    _hold_the_leash()
+    hold_the_leash()
     if job.processors:
         os.sched_setaffinity(0, job.processors)
     if job.allowed.memory:
@@ -330,7 +330,7 @@ def _as_of_main(module: str, namespace: Mapping[str, Any]) -> None:
                 _as_of_main(module, vars(defined))
 
 
-def _hold_the_leash() -> None:
+def hold_the_leash() -> None:
     """Watch the other end of standard input, which the flow run's process holds, and end the group when it lets go."""
     leash = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
