@@ -416,3 +416,22 @@ def test_a_run_whose_commit_is_gone_says_so_in_gits_own_words(
     with disable_run_logger(), pytest.raises(Refused, match=f"git fetch .*not our ref {commit}") as caught:
         bake_recipe.fn("sst", str(tmp_path / "sst.zarr"), feedstock.repository, commit, "v1.0.0")
     assert [finding.id for finding in caught.value.findings] == ["git-failed"]
+
+
+MAKING = """
+import sys
+from pathlib import Path
+from feedstock_forge.bake.locks import scratch
+
+for _ in range(300):
+    with scratch(Path(sys.argv[1]), "run-") as folder:
+        (folder / "file").write_text("mine")
+"""
+
+
+def test_no_run_takes_the_folder_of_another_for_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "run-killed").mkdir()
+    command = [sys.executable, "-c", MAKING, str(tmp_path)]
+    makers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [maker.communicate()[1] for maker in makers] == [""] * 4
+    assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ UNREACHABLE = rule("input-unreachable", "A provider that is down for long cannot
 SLOW = rule("input-too-slow", "Who waits for a trickle holds a bakery for weeks.")
 TRUNCATED = rule("input-truncated", "Half a file holds half the data, and its end may read as fill values.")
 PROTOCOL = rule("input-protocol-unknown", "Each kind of URL needs the library that speaks it.")
-FULL = rule("disk-full", "Inputs are fetched whole before the first byte of the dataset is written.", who=Who.OPERATOR)
+FULL = rule("disk-full", "What is half there is of no use, and takes the room of what others need.", who=Who.OPERATOR)
 SETTING = rule("setting-unusable", "A setting that cannot be kept to is not replaced by a guess.", who=Who.OPERATOR)
 
 DEFAULT_PATIENCE = 120.0

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -47,11 +47,13 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
         if held is not None:
             shutil.rmtree(leftover, ignore_errors=True)
             os.close(held)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    held = lock(folder)
+    held = None
+    while held is None:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with suppress(FileNotFoundError):  # another run took it for a leftover before it was locked
+            held = lock(folder, make=False)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        os.close(held)
