@@ -986,14 +986,17 @@ class TestRunsThatEnd:
 
     @pytest.mark.parametrize("store", STORES)
     def test_by_a_kill_before_anything_is_published_leave_nothing_to_read(
-        self, ocean: list[Path], tmp_path: Path, store: str
+        self, ocean: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
     ) -> None:
-        target = tmp_path / "out" / f"ocean.{store}"
-        stop_at(start(str(target), "complete", ocean, tmp_path / "scratch"), "wrote", signal.SIGKILL)
+        target, scratch = tmp_path / "out" / f"ocean.{store}", tmp_path / "scratch"
+        stop_at(start(str(target), "complete", ocean, scratch), "wrote", signal.SIGKILL)
         assert not target.exists()
+        assert [path.name.startswith("feedstock-inputs-") for path in scratch.iterdir()] == [True]
+        monkeypatch.setattr(tempfile, "tempdir", str(scratch))
         bake(urls(ocean), str(target), concat_dim="time", mode="update")
         assert provider.check(str(target), ocean) == []
         assert [path.name for path in (tmp_path / "out").iterdir()] == [target.name]
+        assert not list(scratch.iterdir()), "what the killed one had fetched goes, too"
 
     def test_by_a_kill_are_taken_up_from_what_they_had_fetched(
         self, ocean: list[Path], served: faults.Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
