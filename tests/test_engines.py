@@ -291,6 +291,7 @@ def test_what_a_recipe_defines_is_known_to_workers_that_have_no_checkout(feedsto
     assert (tmp_path / "found").read_text() == "10 [10, 10, 18, 6]"
 
 
+@pytest.mark.slow
 def test_a_cluster_elsewhere_has_as_many_workers_as_fit_into_the_label(feedstock: Feedstock, tmp_path: Path) -> None:
     recipe = """
     import time

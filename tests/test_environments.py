@@ -124,7 +124,9 @@ def replaced(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("lost", BREAKING)
+@pytest.mark.parametrize(
+    "lost", ["python", *(pytest.param(what, marks=pytest.mark.slow) for what in BREAKING if what != "python")]
+)
 def test_an_environment_that_lost_something_is_built_anew(kept: Path, tmp_path: Path, lost: str) -> None:
     folder = checkout(tmp_path / "a", "tiny==1.0\n")
     python = environments.python_for(folder, lambda line: None)
