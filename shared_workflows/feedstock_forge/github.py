@@ -20,7 +20,7 @@ from . import __version__, certificates
 from .credentials import secret
 from .findings import Finding, Refused, Who, rule
 from .pace import Pace
-from .retries import NEVER_SENT, Busy, attempts, is_rows
+from .retries import NEVER_SENT, Busy, attempts, is_rows, reason
 
 API = "https://api.github.com"
 PATIENCE = 60.0
@@ -141,10 +141,8 @@ class GitHub:
             fix = "run the same command again later"
             raise Refused(LIMITED.at(None, f"GitHub limits {what}{after} ({error})", fix)) from None
         except httpx.TransportError as error:
-            # What could not be sent is quoted there, and may be a secret.
-            reason = type(error).__name__ if isinstance(error, NEVER_SENT) else str(error) or type(error).__name__
             fix = "check the network and GITHUB_API_URL, then run the same command again"
-            raise Refused(UNREACHABLE.at(None, f"{self.url} does not answer {what}: {reason}", fix)) from None
+            raise Refused(UNREACHABLE.at(None, f"{self.url} does not answer {what}: {reason(error)}", fix)) from None
         except httpx.RequestError as error:
             message = f"{what} answered what cannot be read: {error}"
             raise Refused(REFUSED.at(None, message, "check GITHUB_API_URL")) from None
@@ -163,7 +161,7 @@ class GitHub:
         except httpx.TransportError as error:
             if method in _REPEATABLE or isinstance(error, NEVER_SENT):
                 raise
-            message = f"{self.url} broke off {method} {path}: {error or type(error).__name__}"
+            message = f"{self.url} broke off {method} {path}: {reason(error)}"
             fix = "run the same command again: it finds what was done"
             raise Refused(UNREACHABLE.at(None, message, fix)) from None
         self.asked += 1

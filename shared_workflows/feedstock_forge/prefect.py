@@ -20,7 +20,7 @@ import httpx
 from . import certificates
 from .credentials import secret
 from .findings import Refused, Who, rule
-from .retries import NEVER_SENT, Busy, attempts, is_rows
+from .retries import Busy, attempts, is_rows, reason
 
 NO_URL = rule("prefect-url-missing", "There is no telling which Prefect server to speak to.", who=Who.ORGANISATION)
 UNREACHABLE = rule("prefect-unreachable", "Nothing can be registered while Prefect does not answer.")
@@ -151,9 +151,7 @@ class Prefect:
         except Busy as error:
             raise Refused(self._unreachable(f"still answers {error} after {patience:g} s of trying")) from None
         except httpx.TransportError as error:
-            # What could not be sent is quoted there, and may be a secret.
-            reason = type(error).__name__ if isinstance(error, NEVER_SENT) else str(error) or type(error).__name__
-            raise Refused(self._unreachable(f"does not answer: {reason}")) from None
+            raise Refused(self._unreachable(f"does not answer: {reason(error)}")) from None
         except httpx.RequestError as error:
             raise Refused(self._strange(f"{method} {path}", f"what cannot be read: {error}")) from None
         if (response.status_code == 404 and missing_ok) or (response.status_code == 409 and taken_ok):

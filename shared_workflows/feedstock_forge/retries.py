@@ -67,6 +67,11 @@ def attempts(patience: float, first: float, longest: float) -> Iterator[First | 
             yield attempt
 
 
+def reason(error: httpx.TransportError) -> str:
+    """Why a request failed. What could not be sent is quoted by the library, and may be a secret: that is left out."""
+    return type(error).__name__ if isinstance(error, NEVER_SENT) else str(error) or type(error).__name__
+
+
 def is_rows(answer: object) -> bool:
     """Whether an answer is what a list is asked for."""
     return isinstance(answer, list) and all(isinstance(row, dict) for row in answer)
