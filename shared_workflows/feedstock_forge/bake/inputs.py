@@ -39,6 +39,8 @@ Index = Mapping[str, slice]
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
 _TIME = ("units", "calendar")
 _TEXTS = "OSTU"
+_NOT_DECODED = (ValueError, TypeError, KeyError, OverflowError)
+"""What xarray raises at times that it cannot read."""
 _SPAN = "timedelta64"
 _ABBREVIATED = {
     **dict.fromkeys(("d",), "days"),
@@ -78,7 +80,7 @@ class Variable:
     @property
     def is_time(self) -> bool:
         """Whether the values count from a reference time."""
-        return " since " in str(self.encoding.get("units", ""))
+        return _count_since(self.encoding)
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -273,14 +275,14 @@ class Opened:
             variables, attrs = cf_encoder(copies, attrs)
             for name in variables.keys() - self.untouched.keys():
                 one, whole = variables[name], self.decoded.variables[name]
-                if whole.ndim == 1 and (whole.dtype.kind in "mM" or " since " in str(one.attrs.get("units", ""))):
+                if whole.ndim == 1 and (whole.dtype.kind in "mM" or _count_since(one.attrs)):
                     # The first alone may be a whole number of larger units than all of them are.
                     every = _encoded(_loaded(whole), whole.encoding)
                     kept = {**one.attrs, **every.attrs}
                     variables[name] = xr.Variable(one.dims, np.empty(one.shape, every.dtype), kept)
         for name, source in self.untouched.items():
             raw, variable = self.raw.variables[source], variables[name]
-            packing = [key for key in _PACKING if key != "units" or " since " in str(raw.attrs.get("units", ""))]
+            packing = [key for key in _PACKING if key != "units" or _count_since(raw.attrs)]
             kept = {key: value for key, value in variable.attrs.items() if key not in packing}
             kept |= {key: raw.attrs[key] for key in packing if key in raw.attrs}
             variables[name] = xr.Variable(variable.dims, np.empty(variable.shape, raw.dtype), kept)
@@ -293,7 +295,7 @@ class Opened:
         if stored is not None and stored.dtype.kind in _TEXTS:
             encoding.pop("_FillValue", None)
         # `units` of a quantity is an attribute like any other; only that of a time says how it is stored.
-        if " since " not in str(encoding.get("units", "")):
+        if not _count_since(encoding):
             encoding.pop("units", None)
             encoding.pop("calendar", None)
         return {**encoding, "dtype": known.get("dtype", self.decoded.variables[name].dtype)}
@@ -524,7 +526,7 @@ def _decode(raw: xr.Dataset) -> xr.Dataset:
             bounds.attrs = {key: variable.attrs[key] for key in _TIME if key in variable.attrs} | bounds.attrs
     try:
         return _decode_all(raw)
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except _NOT_DECODED:
         strange = [name for name, variable in raw.variables.items() if not _is_readable(variable)]
         units = {name: raw.variables[name].attrs.pop("units") for name in strange}
         decoded = _decode_all(raw)
@@ -542,19 +544,24 @@ def _decode_all(raw: xr.Dataset) -> xr.Dataset:
 
 def _is_readable(variable: xr.Variable) -> bool:
     """Whether its values are no times, or can be read as times."""
-    if " since " not in str(variable.attrs.get("units", "")):
+    if not _count_since(variable.attrs):
         return True
     try:
         _decode_all(xr.Dataset({"times": variable}))
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except _NOT_DECODED:
         return False
     return True
+
+
+def _count_since(said: Mapping[Any, Any]) -> bool:
+    """Whether values that are said to be so count from a reference time: attributes, or what xarray took from them."""
+    return " since " in str(said.get("units", ""))
 
 
 def _strange_times(name: str, decoded: xr.Dataset) -> Iterator[Finding]:
     """Times that were not read, and that ``preprocess`` has not put right."""
     for key, variable in decoded.variables.items():
-        if " since " in str(variable.attrs.get("units", "")):
+        if _count_since(variable.attrs):
             said = ", ".join(f"{what} {variable.attrs[what]!r}" for what in _TIME if what in variable.attrs)
             fix = f"let `preprocess` put ds[{key!r}] right and return xr.decode_cf(ds), or leave the input out"
             yield ENCODING.at(None, f"`{key}` of {shown(name)} cannot be read as times: {said}", fix)
@@ -615,7 +622,7 @@ def _identity(variable: xr.Variable) -> tuple[str, str]:
 
 
 def _digest(values: np.ndarray[Any, Any]) -> str:
-    array = values.astype(object).astype(str) if values.dtype.kind in "OTSU" else values
+    array = values.astype(object).astype(str) if values.dtype.kind in _TEXTS else values
     return hashlib.sha256(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes()).hexdigest()
 
 
