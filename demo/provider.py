@@ -122,9 +122,15 @@ class _Server(http.server.ThreadingHTTPServer):
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
     """Serve ``folder`` over HTTP on this machine only, and yield its URL."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with _Server(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, name="provider", daemon=True)
+    with running(_Server(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))) as url:
+        yield url
+
+
+@contextmanager
+def running(server: http.server.ThreadingHTTPServer) -> Iterator[str]:
+    """Have a server answer, in a thread of its own, until the end; yield its URL."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

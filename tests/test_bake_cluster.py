@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
@@ -147,24 +146,12 @@ def test_an_input_that_is_replaced_on_the_way_is_refused(ocean: list[Path], tmp_
 
 
 @pytest.mark.usefixtures("cluster")
-def test_an_input_on_a_shared_disk_that_is_replaced_on_the_way_is_refused(
-    ocean: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_input_on_a_shared_disk_that_is_replaced_on_the_way_is_refused(ocean: list[Path], tmp_path: Path) -> None:
     paths = [Path(shutil.copy(path, tmp_path)) for path in ocean[:2]]
     other = Path(shutil.copy(ocean[2], tmp_path))
 
-    class Provider(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage().startswith("writing "):
-                other.replace(paths[1])
-
-    log, provided = logging.getLogger("feedstock_forge.bake"), Provider()
-    log.addHandler(provided)
-    try:
-        with caplog.at_level(logging.INFO, log.name):
-            assert ids([str(path) for path in paths], tmp_path / "out/ocean.icechunk") == {"input-replaced"}
-    finally:
-        log.removeHandler(provided)
+    with faults.once_said("writing ", lambda: other.replace(paths[1])):
+        assert ids([str(path) for path in paths], tmp_path / "out/ocean.icechunk") == {"input-replaced"}
 
 
 class Late:

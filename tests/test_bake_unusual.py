@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import xarray as xr
 from demo import provider
 from feedstock_forge.bake import bake
 from feedstock_forge.findings import Finding, Refused
+from support import faults
 
 DAYS = "days since 2000-01-01"
 STORES = ["icechunk", "zarr"]
@@ -240,25 +240,14 @@ class TestValues:
 )
 @pytest.mark.parametrize("when", ["writing ", "100 %"])
 def test_an_input_that_is_another_file_before_all_is_published_is_refused(
-    folder: Folder, caplog: pytest.LogCaptureFixture, other: Any, finding: str, when: str
+    folder: Folder, other: Any, finding: str, when: str
 ) -> None:
     paths = [folder.input([0, 1]), folder.input([2, 3])]
     before = folder.bake(paths[:1]).load()
     put: Callable[[], Any] = partial(Path(folder.input(**other)).replace, paths[1]) if other else Path(paths[1]).unlink
 
-    class Provider(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if when in record.getMessage():
-                log.removeHandler(self)
-                put()
-
-    log, provided = logging.getLogger("feedstock_forge.bake"), Provider()
-    log.addHandler(provided)
-    try:
-        with caplog.at_level(logging.INFO, log.name):
-            refused = folder.refused(paths)
-    finally:
-        log.removeHandler(provided)
+    with faults.once_said(when, put):
+        refused = folder.refused(paths)
     assert refused.id == finding
     assert paths[1] in refused.message
     assert provider.open_dataset(str(folder.path / "baked.icechunk"), decode=False).equals(before)

@@ -6,7 +6,6 @@ import functools
 import html.parser
 import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import xarray as xr
 import zarr
 
 from conftest import Command
+from demo import provider
 from feedstock_forge.catalog import dataset, quicklook, site, sources, validate
 from feedstock_forge.findings import Refused
 from support.catalogs import HOSTILE, build, poison, publish, sea
@@ -59,12 +59,8 @@ def served(tmp_path: Path) -> Iterator[str]:
     """The folder ``www`` on this machine's loopback, under a path."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
     handler.log_message = lambda *_: None  # type: ignore[attr-defined]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with provider.running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+        yield url
 
 
 def test_the_website_is_a_static_stac_catalog_for_pystac_and_pystac_client(tmp_path: Path, served: str) -> None:

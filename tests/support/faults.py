@@ -8,17 +8,20 @@ from __future__ import annotations
 import errno
 import http.server
 import io
+import logging
 import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fsspec import AbstractFileSystem
+
+from demo.provider import running
 
 LOGIN_PAGE = b"<!DOCTYPE html>\n<html><title>Earthdata Login</title></html>\n"
 
@@ -115,16 +118,32 @@ def serve(folder: Path, port: int = 0) -> Iterator[Provider]:
         def handle_error(self, request: object, client_address: object) -> None:
             """Say nothing: clients are killed here."""
 
-    with Server(("127.0.0.1", port), Handler) as server:
-        provider.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
+    with running(Server(("127.0.0.1", port), Handler)) as provider.url:
         try:
             yield provider
         finally:
             provider.over.set()
-            server.shutdown()
-            thread.join()
+
+
+@contextmanager
+def once_said(words: str, change: Callable[[], object]) -> Iterator[None]:
+    """Have something happen as soon as a bake says these words."""
+    log = logging.getLogger("feedstock_forge.bake")
+
+    class Waiting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if words in record.getMessage():
+                log.removeHandler(self)
+                change()
+
+    waiting, level = Waiting(), log.level
+    log.addHandler(waiting)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(waiting)
 
 
 class FileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
