@@ -19,7 +19,7 @@ import yaml
 from prefect.logging import disable_run_logger
 
 from conftest import Command
-from feedstock_forge import recipe_process
+from feedstock_forge import leash, recipe_process
 from feedstock_forge.bake import Provenance
 from feedstock_forge.findings import Finding, Refused
 from feedstock_forge.flow import bake_recipe
@@ -234,7 +234,7 @@ def test_a_recipe_ends_with_its_run_however_the_run_ends(feedstock: Feedstock, t
 def test_a_recipe_that_does_not_stop_when_asked_is_ended(
     feedstock: Feedstock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe_process, "GRACE", 0.5)
+    monkeypatch.setattr(leash, "GRACE", 0.5)
     told = job(feedstock, STUBBORN, str(tmp_path / "pids"))
 
     class Cancelled(Exception): ...  # noqa: N818

@@ -36,7 +36,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from . import __version__, limits, recipe_process, recipes
+from . import __version__, leash, limits, recipes
 from .bake.fetch import FULL, SETTING
 from .bake.locks import scratch
 from .bakery import Limits
@@ -319,7 +319,7 @@ def _own(extra: str = "") -> list[str]:
 
 # uv, and what it runs, end with the process that started them, however that ends.
 _LEASHED = (
-    f"import subprocess, sys; from {recipe_process.__name__} import hold_the_leash; hold_the_leash(); "
+    f"import subprocess, sys; from {leash.__name__} import hold; hold(); "
     "sys.exit(subprocess.run(sys.argv[1:]).returncode)"
 )
 
@@ -339,7 +339,7 @@ def _uv(*arguments: str, cwd: Path, allowed: Limits, label: str, began: float) -
     command = [find_uv_bin(), "--no-config", "--quiet", "--no-progress", "--color=never", *arguments]
     use = Use()
     with tempfile.TemporaryFile() as said, _one_at_a_time:
-        others = recipe_process.adopt()
+        others = leash.adopt()
         with _on_processors(limits.processors(allowed)):
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _LEASHED, *command],
@@ -353,8 +353,7 @@ def _uv(*arguments: str, cwd: Path, allowed: Limits, label: str, began: float) -
         try:
             met = limits.watch(process, allowed.model_copy(update={"runtime": left}), label, use, others=others)
         finally:
-            recipe_process.end(process)
-            recipe_process.end_orphans(others)
+            leash.end(process, others)
         said.seek(0)
         story = said.read(_LONGEST_STORY).decode(errors="replace")
     if met:

@@ -8,7 +8,6 @@ standard input is a leash: it closes when the flow run's process ends, however t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import IO, Any, Literal
 
-from . import engines, limits, meta, recipes
+from . import engines, leash, limits, meta, recipes
 from .bake import Provenance, coming_from, locks
 from .bakery import Engine, Limits
 from .findings import Finding, Refused, as_data, of_data, rule
@@ -35,9 +34,6 @@ from .limits import Room, Use
 
 DIED = rule("recipe-died", "The dataset stays as it was before the run.")
 
-GRACE = 10.0
-"""Seconds that a recipe has to put things away when it is told to stop."""
-_ROUNDS = 20
 MAX_LINE = 10_000
 """Characters of a line of the log."""
 
@@ -83,7 +79,7 @@ def run(
     call ends, by Prefect's signal for one, the process has ended, and so has everything that it started.
     """
     allowed, use = job.allowed, use or Use()
-    others = adopt()
+    others = leash.adopt()
     hidden = _hidden(os.environ)
     with locks.scratch(Path(tempfile.gettempdir()), "feedstock-run-") as scratch:
         reply = scratch / "reply.json"
@@ -109,54 +105,11 @@ def run(
             kept = replace(room, folders=(*room.folders, scratch)) if room else None
             met = limits.watch(process, allowed, job.label, use, kept, others)
         finally:
-            end(process)
-            end_orphans(others)
+            leash.end(process, others)
             # Something that it started and that left its group may hold the other end of the pipe.
-            listener.join(GRACE)
+            listener.join(leash.GRACE)
         say(f"the recipe used {use}")
         refuse([met] if met else _answer(reply, process.returncode, hidden))
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a recipe's process and its group: by asking first, for as long as :data:`GRACE`."""
-    if process.poll() is None:
-        _signal(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-    _signal(process, signal.SIGKILL)
-    process.wait()
-
-
-def adopt() -> set[int]:
-    """Let what the recipe's processes leave behind become this process's own, so that it can be ended.
-
-    So does Linux with prctl(2); elsewhere a recipe's daemon outlives it. Returns the processes that are there already.
-    """
-    import psutil  # the worker's; the recipe's own environment, which imports this module too, need not have it
-
-    if sys.platform == "linux":
-        set_child_subreaper = 36
-        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
-    return {child.pid for child in psutil.Process().children(recursive=True)}
-
-
-def end_orphans(others: set[int]) -> None:
-    """End what left the recipe's group, a daemon for one, as long as there is any: some may be starting more."""
-    import psutil
-
-    for _ in range(_ROUNDS):
-        left = [child for child in psutil.Process().children(recursive=True) if child.pid not in others]
-        if not left:
-            return
-        for child in left:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-        psutil.wait_procs(left, timeout=1)
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
 
 
 def refuse(found: Iterable[Finding]) -> None:
@@ -251,7 +204,7 @@ def _child(reply: str) -> None:
         "allowed": Limits.model_validate(told["allowed"]),
     }
     job = Job(**{**told, **typed})
-    hold_the_leash()
+    leash.hold()
     if job.processors:
         os.sched_setaffinity(0, job.processors)
     if job.allowed.memory:
@@ -328,18 +281,3 @@ def _as_of_main(module: str, namespace: Mapping[str, Any]) -> None:
             defined.__module__ = "__main__"
             if isinstance(defined, type):
                 _as_of_main(module, vars(defined))
-
-
-def hold_the_leash() -> None:
-    """Watch the other end of standard input, which the flow run's process holds, and end the group when it lets go."""
-    leash = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-
-    def watch() -> None:
-        while os.read(leash, 1):
-            pass
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, name="leash", daemon=True).start()
