@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,28 @@ def begin(client: Prefect) -> Story:
     return Story(client, key, next(iter(client.runs([key])))["id"])
 
 
+def test_the_last_words_of_a_run_are_waited_for(story: Story) -> None:
+    story.logs("the run may take 4 GiB")
+    story.becomes("FAILED", "no space left")
+    (run,) = [watch.watched(row) for row in story.client.runs([story.key])]
+
+    def later() -> None:
+        story.logs("the disk is full")
+        story.logs("Finished in state Failed('no space left')")
+
+    timer = threading.Timer(1, later)
+    timer.start()
+    said = watch.last_words(story.client, run)
+    timer.join()
+    assert sorted(said) == ["Finished in state Failed('no space left')", "the disk is full", "the run may take 4 GiB"]
+
+
 @pytest.mark.parametrize("fault", proxy.FAULTS)
-def test_a_fault_at_any_request_changes_nothing_in_the_end(fault: str, server: prefect.Server) -> None:
+def test_a_fault_at_any_request_changes_nothing_in_the_end(
+    fault: str, server: prefect.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LATE", 0)  # no engine ends this run's log
+
     def follow(hurt: int | None) -> tuple[list[tuple[str, str, str]], list[str], list[str], int]:
         """Watch a run that starts and fails meanwhile; what was seen, found and said, and the number of requests."""
         with server.client() as other, proxy.between(server.url) as between, Prefect(between.url) as client:

@@ -22,6 +22,12 @@ POLL = 2.0
 LONELY = 60.0
 """Seconds after which a run that no worker has picked up is worth a word."""
 
+LATE = 5.0
+"""Seconds that the last lines of a log may come after the run has ended."""
+_AGAIN = 0.25
+# What Prefect's engine says at the end of each run that it has not lost.
+_END = "Finished in state"
+
 _ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -115,10 +121,18 @@ def findings(client: Prefect, runs: list[Watched], timeout: float) -> list[Findi
 
 
 def last_words(client: Prefect, run: Watched) -> list[str]:
-    """The last lines that a run logged, made safe to print; none for a run that ended well."""
+    """The last lines that a run logged, made safe to print; none for a run that ended well.
+
+    A run's log is sent in batches and comes after its state: waits for the line that ends it, :data:`LATE` at most.
+    """
     if run.succeeded:
         return []
-    return [visible(line) for message in client.last_logs(run.id) for line in message.splitlines()]
+    end = time.monotonic() + LATE
+    while True:
+        messages = client.last_logs(run.id)
+        if run.state != "FAILED" or any(_END in message for message in messages) or time.monotonic() > end:
+            return [visible(line) for message in messages for line in message.splitlines()]
+        time.sleep(_AGAIN)
 
 
 def watched(row: dict[str, Any]) -> Watched:
